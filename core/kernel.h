@@ -1,0 +1,200 @@
+// Kernel calls: what a device can be asked to do, as plain data.
+//
+// A call names memory by address and sizes in elements; matrices are row-major. f32 rows are
+// contiguous unless a stride (in elements) is given. A device runs the calls of a queue in order.
+//
+// Bits: for a given device and ISA, each output row depends only on its own input row, the weights and
+// (for attention) its own sequence; never on how many rows, tokens or threads a call has, nor on where
+// a row tile begins (DESIGN rule 2). So a product may be cut by rows or by tokens at will.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <variant>
+
+#include "core/dtype.h"
+
+namespace sluice {
+
+// fast: activations quantized to 8 bits where weights are quantized, F16 KV.
+// f32: weights dequantized, F32 activations and KV; the reference.
+enum class Compute : uint8_t { fast, f32 };
+
+enum class ActFormat : uint8_t {
+  f32,
+  q8,  // 8-bit values in blocks of 32 with a scale each; the layout is the device's own
+};
+
+enum class KvType : uint8_t { f16, f32 };
+inline uint64_t kv_bytes(KvType type) { return type == KvType::f16 ? 2 : 4; }
+
+// out[i] = scale * dequantize(rows[i]), for n_rows rows of `cols` values that lie anywhere.
+struct GatherRowsCall {
+  const std::byte* const* rows;
+  DType dtype;
+  uint32_t n_rows, cols;
+  float scale;
+  float* out;  // n_rows x cols
+};
+
+// out = weight * x / sqrt(mean(x^2) + eps), row by row; weight may be null (all ones). out may be x.
+// (Zhang & Sennrich 2019, arXiv:1910.07467)
+struct RmsNormCall {
+  const float* x;
+  const float* weight;  // cols
+  float eps;
+  uint32_t n_rows, cols;
+  float* out;
+};
+
+// Activations into the form that a product wants; `out` has n_rows rows of act_row_bytes(format, cols).
+// q8: each block of 32 is scaled by max|x|/127 and rounded to nearest. Not needed for ActFormat::f32.
+struct QuantizeCall {
+  const float* x;
+  ActFormat format;
+  uint32_t n_rows, cols;
+  std::byte* out;
+};
+
+// out[t][r] (+)= sum_c weights[r][c] * x[t][c] (+ bias[r]) for `rows` rows of a weight tile.
+struct MatmulCall {
+  const std::byte* weights;  // rows x cols of dtype, any alignment
+  DType dtype;
+  uint32_t rows, cols;
+  const std::byte* x;  // n_tokens rows of act_row_bytes(x_format, cols)
+  ActFormat x_format;
+  uint32_t n_tokens;
+  float* out;           // n_tokens x rows, rows apart by out_stride
+  uint32_t out_stride;  // >= rows
+  const float* bias;    // rows, or null
+  bool accumulate;      // add to out (a residual) instead of replacing it
+};
+
+// Cosines and sines of one step, shared by all layers: for token t and pair i < n_rot/2, angle =
+// positions[t] * freqs[i]; out[t][i] = cos * scale, out[t][n_rot/2 + i] = sin * scale.
+// Angles are taken in double.
+struct RopeTableCall {
+  const int32_t* positions;
+  const float* freqs;  // n_rot/2
+  uint32_t n_tokens, n_rot;
+  float scale;
+  float* out;  // n_tokens x n_rot
+};
+
+// Rotates, in place, the first n_rot values of each head of x (n_tokens x n_heads x head_dim).
+// pairs: (x[2i], x[2i+1]); otherwise halves: (x[i], x[i + n_rot/2]). (Su et al., arXiv:2104.09864)
+struct RopeCall {
+  float* x;
+  const float* table;  // of a RopeTableCall
+  uint32_t n_tokens, n_heads, head_dim, n_rot;
+  bool pairs;
+};
+
+// One sequence's KV pages of one layer. A page holds page_tokens tokens: [kv head][token][head_dim] of
+// KvType, keys (rotated) and values in pages of their own. Token `cell` of the sequence lies in page
+// cell / page_tokens.
+struct KvSpan {
+  std::byte* const* k_pages;  // by page index from page `first_page` on
+  std::byte* const* v_pages;
+  uint32_t first_page;
+  uint32_t n_pages;
+  uint32_t n_before;  // tokens that the sequence held before this batch
+};
+
+// Where a token of the batch goes: the seq-th KvSpan, at index `cell` within that sequence.
+struct TokenSlot {
+  uint32_t seq;
+  uint32_t cell;
+  uint64_t ancestors;  // draft trees only, see AttentionCall
+};
+
+// Stores k and v (n_tokens x n_kv_heads x head_dim, f32) of each token whose page is in its span;
+// tokens of pages outside the span are passed over.
+struct KvAppendCall {
+  const float* k;
+  const float* v;
+  const TokenSlot* tokens;
+  const KvSpan* spans;
+  uint32_t n_tokens, n_kv_heads, head_dim;
+  uint32_t page_tokens;
+  KvType type;
+};
+
+// Attention of n_tokens queries over the pages of their spans, in page order, with online softmax:
+// within a page scores, one maximum, one sum; then the running (m, l, O) of the query is rescaled and
+// the page added. Thus the result depends on absolute page boundaries alone, and a layer whose pages
+// are not all at hand is done by several calls over consecutive spans that carry (m, l, O) in `state`.
+// (Milakov & Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135)
+//
+// Query t sees cell c of its sequence iff c <= its own cell and, where window > 0, own cell - c <
+// window. With tree: it sees cells below n_before, and cell n_before + j iff bit j of its `ancestors`
+// is set (the token itself included); windows then count from its own cell all the same.
+// Query head h reads kv head h / (n_heads / n_kv_heads). Scores are scale * (q . k), then
+// softcap * tanh(score / softcap) where softcap > 0.
+struct AttentionCall {
+  const float* q;  // n_tokens x n_heads x head_dim, rotated
+  const TokenSlot* tokens;
+  const KvSpan* spans;
+  uint32_t n_tokens, n_heads, n_kv_heads, head_dim;
+  uint32_t page_tokens;
+  KvType type;
+  float scale, softcap;
+  uint32_t window;
+  bool tree;
+  bool start;    // begin: ignore what is in state
+  bool finish;   // end: out = O / l
+  float* state;  // n_tokens x n_heads x (head_dim + 2): m, l, O; may be null if start and finish
+  float* out;    // n_tokens x n_heads x head_dim
+};
+
+enum class Activation : uint8_t { silu, gelu_tanh };
+
+// out = activation(gate) * up, element by element; out may be gate.
+struct GatedActCall {
+  const float* gate;
+  const float* up;
+  Activation activation;
+  uint32_t n_rows, cols;
+  float* out;
+};
+
+// out[i] = x[index[i]]: rows of a batch that go on alone.
+struct CopyRowsCall {
+  const float* x;
+  const uint32_t* index;
+  uint32_t n_rows, cols;
+  float* out;
+};
+
+// Chooses k of n_experts for each token: softmax of the logits, the k largest (lower index first among
+// equals), weights divided by their sum. ids and weights: n_tokens x k, best first.
+struct RouteCall {
+  const float* logits;  // n_tokens x n_experts
+  uint32_t n_tokens, n_experts, k;
+  int32_t* ids;
+  float* weights;
+};
+
+// out[t] (+)= sum over slots s, in order, of weights[t][s] * parts[t * k + s][0..cols).
+struct MergeCall {
+  const float* const* parts;
+  const float* weights;  // n_tokens x k
+  uint32_t n_tokens, k, cols;
+  bool accumulate;
+  float* out;
+};
+
+using KernelCall = std::variant<GatherRowsCall, RmsNormCall, QuantizeCall, MatmulCall, RopeTableCall, RopeCall,
+                                KvAppendCall, AttentionCall, GatedActCall, CopyRowsCall, RouteCall, MergeCall>;
+
+// What a call must at least read and write, and the operations it does: each input once, each output
+// once. The profiler and the cost model count with these.
+struct Cost {
+  uint64_t bytes = 0;
+  uint64_t flops = 0;
+};
+Cost cost(const KernelCall& call);
+std::string_view name(const KernelCall& call);
+
+}  // namespace sluice
