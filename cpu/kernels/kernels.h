@@ -1,0 +1,76 @@
+// The kernels of one instruction set, as a table of functions.
+//
+// Each source in cpu/kernels/ is compiled once per ISA into its own namespace (SLUICE_ISA: scalar, avx2,
+// avx512) and cpu/isa.h picks a table at run time. A kernel is called by every thread of the team with
+// its share of the work; it divides the work itself and neither locks, allocates nor waits. The team puts
+// a barrier after each call. Shares divide output rows (or tokens, or heads), never a sum, so that the
+// bits do not depend on the number of threads.
+#pragma once
+
+#include "core/device.h"
+#include "core/kernel.h"
+
+namespace sluice::cpu {
+
+// Thread `index` of `count` that work on one call together.
+struct Share {
+  uint32_t index = 0;
+  uint32_t count = 1;
+};
+
+// The part [begin, end) of n items that falls to a share, in multiples of `unit` but for the last.
+struct Range {
+  uint32_t begin, end;
+};
+inline Range range_of(uint32_t n, Share share, uint32_t unit = 1) {
+  const uint64_t units = (uint64_t{n} + unit - 1) / unit;
+  const uint64_t begin = units * share.index / share.count * unit;
+  const uint64_t end = units * (share.index + 1) / share.count * unit;
+  return {static_cast<uint32_t>(begin < n ? begin : n), static_cast<uint32_t>(end < n ? end : n)};
+}
+
+struct KernelTable {
+  const char* isa;  // "scalar", "avx2", "avx512"
+  void (*gather_rows)(const GatherRowsCall&, Share);
+  void (*rms_norm)(const RmsNormCall&, Share);
+  void (*quantize)(const QuantizeCall&, Share);
+  void (*matmul)(const MatmulCall&, Share);
+  void (*rope_table)(const RopeTableCall&, Share);
+  void (*rope)(const RopeCall&, Share);
+  void (*kv_append)(const KvAppendCall&, Share);
+  void (*attention)(const AttentionCall&, Share);
+  void (*gated_act)(const GatedActCall&, Share);
+  void (*copy_rows)(const CopyRowsCall&, Share);
+  void (*route)(const RouteCall&, Share);
+  void (*merge)(const MergeCall&, Share);
+};
+
+// The kernel that serves a call.
+inline void run(const KernelTable& table, const KernelCall& call, Share share) {
+  struct Visitor {
+    const KernelTable& t;
+    Share s;
+    void operator()(const GatherRowsCall& c) const { t.gather_rows(c, s); }
+    void operator()(const RmsNormCall& c) const { t.rms_norm(c, s); }
+    void operator()(const QuantizeCall& c) const { t.quantize(c, s); }
+    void operator()(const MatmulCall& c) const { t.matmul(c, s); }
+    void operator()(const RopeTableCall& c) const { t.rope_table(c, s); }
+    void operator()(const RopeCall& c) const { t.rope(c, s); }
+    void operator()(const KvAppendCall& c) const { t.kv_append(c, s); }
+    void operator()(const AttentionCall& c) const { t.attention(c, s); }
+    void operator()(const GatedActCall& c) const { t.gated_act(c, s); }
+    void operator()(const CopyRowsCall& c) const { t.copy_rows(c, s); }
+    void operator()(const RouteCall& c) const { t.route(c, s); }
+    void operator()(const MergeCall& c) const { t.merge(c, s); }
+  };
+  std::visit(Visitor{table, share}, call);
+}
+
+// Layout of q8 activations, the same for all ISAs: a row of `cols` values is cols int8, then for each
+// block of 32 a float scale d, then for each block a float d * (sum of its int8), each of the three
+// parts padded to 64 bytes.
+inline uint64_t q8_scales_offset(uint32_t cols) { return align_up(cols, 64); }
+inline uint64_t q8_sums_offset(uint32_t cols) { return q8_scales_offset(cols) + align_up(cols / 32 * 4, 64); }
+inline uint64_t q8_row_bytes(uint32_t cols) { return q8_sums_offset(cols) + align_up(cols / 32 * 4, 64); }
+
+}  // namespace sluice::cpu
