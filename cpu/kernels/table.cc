@@ -1,0 +1,27 @@
+#include "cpu/kernels/declare.h"
+
+#define SLUICE_STRING_INNER(x) #x
+#define SLUICE_STRING(x) SLUICE_STRING_INNER(x)
+
+namespace sluice::cpu::SLUICE_ISA {
+
+const KernelTable& table() {
+  static constexpr KernelTable kernels = {
+      .isa = SLUICE_STRING(SLUICE_ISA),
+      .gather_rows = gather_rows,
+      .rms_norm = rms_norm,
+      .quantize = quantize,
+      .matmul = matmul,
+      .rope_table = rope_table,
+      .rope = rope,
+      .kv_append = kv_append,
+      .attention = attention,
+      .gated_act = gated_act,
+      .copy_rows = copy_rows,
+      .route = route,
+      .merge = merge,
+  };
+  return kernels;
+}
+
+}  // namespace sluice::cpu::SLUICE_ISA
