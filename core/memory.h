@@ -18,4 +18,17 @@ class Memory {
   virtual bool host_accessible() const = 0;
 };
 
+// A part of another Memory, which must outlive it.
+class MemorySlice : public Memory {
+ public:
+  MemorySlice(Memory& whole, uint64_t offset, uint64_t bytes) : whole_(whole), offset_(offset), bytes_(bytes) {}
+  std::byte* base() const override { return whole_.base() + offset_; }
+  uint64_t capacity() const override { return bytes_; }
+  bool host_accessible() const override { return whole_.host_accessible(); }
+
+ private:
+  Memory& whole_;
+  const uint64_t offset_, bytes_;
+};
+
 }  // namespace sluice

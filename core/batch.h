@@ -1,0 +1,32 @@
+// Batch: the tokens of one step. One sequence, many users, a prompt's chunk and a draft tree are all
+// Batches.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace sluice {
+
+struct SequenceId {
+  uint32_t value = UINT32_MAX;
+  auto operator<=>(const SequenceId&) const = default;
+};
+
+struct BatchToken {
+  int32_t token = 0;
+  int32_t position = 0;  // of the rotary embedding
+  SequenceId sequence;
+  uint64_t ancestors = 0;  // trees: bit j = the j-th token of this sequence in this batch is seen
+  bool wants_logits = false;
+};
+
+// Tokens of one sequence stand together and are appended to it in their order. In a tree each token sees
+// what its sequence held before and the tokens of its `ancestors` (its own bit included); a sequence
+// then brings at most 64 tokens.
+struct Batch {
+  std::vector<BatchToken> tokens;
+  bool tree = false;
+  std::vector<uint32_t> tap_layers;  // hidden states after these layers, for the rows that want logits
+};
+
+}  // namespace sluice
