@@ -1,0 +1,389 @@
+#include "offload/plan/kv_store.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <deque>
+#include <optional>
+
+#include "core/error.h"
+
+namespace sluice::plan {
+namespace {
+
+enum Kind : uint32_t { key, value };
+
+// One page of one kind. `pin` is held as long as it is in memory for good or for the current step.
+struct Page {
+  BlockId block;
+  tier::Pin pin;
+  bool kept = false;  // counted among the full pages that stay
+};
+
+struct Layer {
+  std::array<std::vector<Page>, 2> pages;           // by kind
+  std::array<std::vector<std::byte*>, 2> pointers;  // what KvSpans refer to; reserved once, never moves
+};
+
+struct Sequence {
+  uint32_t length = 0;   // tokens that count
+  uint32_t pending = 0;  // announced by begin_step
+  std::vector<Layer> layers;
+};
+
+// Pages that will be written out when the kernels that use them have ended.
+struct Leaving {
+  BlockId block;
+  tier::Pin pin;
+  Event after;
+};
+
+}  // namespace
+
+struct KvStore::Impl {
+  Impl(tier::TierManager& t, const Options& o) : tiers(t), opt(o), sequences(o.max_sequences) {
+    max_pages = static_cast<uint32_t>(div_up(o.context, o.page_tokens));
+  }
+
+  tier::TierManager& tiers;
+  const Options opt;
+  uint32_t max_pages;
+  uint32_t n_kept = 0;
+  std::vector<std::optional<Sequence>> sequences;
+  std::deque<Leaving> leaving;
+
+  Sequence* find(SequenceId id) {
+    return id.value < sequences.size() && sequences[id.value] ? &*sequences[id.value] : nullptr;
+  }
+  Status unknown(SequenceId id) const { return error(Code::invalid_argument, "there is no sequence {}", id.value); }
+
+  Result<SequenceId> create() {
+    for (uint32_t i = 0; i < sequences.size(); ++i) {
+      if (sequences[i]) continue;
+      sequences[i].emplace();
+      sequences[i]->layers.resize(opt.n_layers);
+      for (Layer& layer : sequences[i]->layers)
+        for (const Kind kind : {key, value}) {
+          layer.pages[kind].reserve(max_pages);
+          layer.pointers[kind].assign(max_pages, nullptr);
+        }
+      return SequenceId{i};
+    }
+    return error(Code::over_budget, "all {} sequences are in use", sequences.size());
+  }
+
+  // --- memory --------------------------------------------------------------------------------------
+
+  // Sends the oldest leaving page out, waiting for the kernels that use it.
+  void let_go() {
+    Leaving page = std::move(leaving.front());
+    leaving.pop_front();
+    page.after.wait().ignore();
+    page.pin.release();
+    tiers.evict(page.block, opt.tier).ignore();  // a failed write keeps the copy; a later step retries
+  }
+  void let_go_of_ended() {
+    while (!leaving.empty() && leaving.front().after.done()) let_go();
+  }
+
+  // Runs `attempt` until it no longer fails for want of memory, or nothing more can become free.
+  template <class F>
+  Status with_room(F attempt) {
+    let_go_of_ended();
+    tiers.poll();
+    for (;;) {
+      Status status = attempt();
+      if (status.code() != Code::over_budget) return status;
+      if (!leaving.empty()) {
+        let_go();
+      } else {
+        const Event next = tiers.pending(opt.tier);
+        if (next == Event()) return status;
+        next.wait().ignore();
+      }
+      tiers.poll();
+    }
+  }
+
+  Status create_page(Layer& layer, Kind kind) {
+    SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
+    Page page{block, {}, false};
+    Status status = with_room([&]() -> Status {
+      SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.create(block, opt.tier));
+      return {};
+    });
+    if (!status.ok()) {
+      tiers.drop(block);
+      return status.with_context("KV cache");
+    }
+    layer.pointers[kind][layer.pages[kind].size()] = page.pin.data();
+    layer.pages[kind].push_back(std::move(page));
+    return {};
+  }
+
+  void drop_page(Layer& layer, Kind kind) {
+    Page& page = layer.pages[kind].back();
+    if (page.kept) --n_kept;
+    page.pin.release();
+    tiers.drop(page.block);
+    layer.pages[kind].pop_back();
+  }
+
+  // --- bringing back ---------------------------------------------------------------------------------
+
+  Status bring_page(Layer& layer, Kind kind, uint32_t index, std::vector<Event>& ready) {
+    Page& page = layer.pages[kind][index];
+    if (page.pin) return {};
+    SLUICE_RETURN_IF_ERROR(with_room([&] { return tiers.fetch(page.block, opt.tier); }).with_context("KV cache"));
+    SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.pin(page.block, opt.tier));
+    layer.pointers[kind][index] = page.pin.data();
+    ready.push_back(page.pin.ready());
+    return {};
+  }
+
+  Status bring_now(Layer& layer, Kind kind, uint32_t index) {
+    std::vector<Event> ready;
+    SLUICE_RETURN_IF_ERROR(bring_page(layer, kind, index, ready));
+    for (const Event& event : ready) SLUICE_RETURN_IF_ERROR(event.wait());
+    return {};
+  }
+
+  // A page that is about to be written: in memory, and not shared.
+  Status make_writable(Layer& layer, Kind kind, uint32_t index) {
+    SLUICE_RETURN_IF_ERROR(bring_now(layer, kind, index));
+    Page& page = layer.pages[kind][index];
+    if (page.kept) {
+      page.kept = false;
+      --n_kept;
+    }
+    if (tiers.references(page.block) > 1) return copy_shared(layer, kind, index);
+    page.pin.mark_dirty();
+    return {};
+  }
+
+  Status copy_shared(Layer& layer, Kind kind, uint32_t index) {
+    SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
+    tier::Pin pin;
+    Status status = with_room([&]() -> Status {
+      SLUICE_ASSIGN_OR_RETURN(pin, tiers.create(block, opt.tier));
+      return {};
+    });
+    if (!status.ok()) {
+      tiers.drop(block);
+      return status.with_context("KV cache");
+    }
+    Page& page = layer.pages[kind][index];
+    std::memcpy(pin.data(), page.pin.data(), opt.page_bytes);
+    page.pin.release();
+    tiers.drop(page.block);
+    page = Page{block, std::move(pin), false};
+    layer.pointers[kind][index] = page.pin.data();
+    return {};
+  }
+
+  // --- leaving -----------------------------------------------------------------------------------------
+
+  // A full page either stays for good or goes once `after` has signalled.
+  void settle_page(Layer& layer, Kind kind, uint32_t index, const Event& after) {
+    Page& page = layer.pages[kind][index];
+    if (page.kept || !page.pin) return;
+    if (n_kept < opt.kept_pages) {
+      page.kept = true;
+      ++n_kept;
+      return;
+    }
+    leaving.push_back({page.block, std::move(page.pin), after});
+    page.pin = {};
+  }
+
+  Status cut_to(Sequence& s, uint32_t n) {
+    const auto n_pages = static_cast<uint32_t>(div_up(n, opt.page_tokens));
+    while (!leaving.empty()) let_go();
+    for (Layer& layer : s.layers)
+      for (const Kind kind : {key, value}) {
+        while (layer.pages[kind].size() > n_pages) drop_page(layer, kind);
+        // The last page will be written again: it has to be in memory and no longer counts as full.
+        if (n % opt.page_tokens != 0 && !layer.pages[kind].empty())
+          SLUICE_RETURN_IF_ERROR(reopen(layer, kind, n_pages - 1));
+      }
+    return {};
+  }
+  Status reopen(Layer& layer, Kind kind, uint32_t index) {
+    SLUICE_RETURN_IF_ERROR(bring_now(layer, kind, index));
+    Page& page = layer.pages[kind][index];
+    if (page.kept) --n_kept;
+    page.kept = false;
+    return {};
+  }
+
+  // The values of one cell are a run of head_dim for each kv head, page_tokens runs apart.
+  void move_cell(Layer& layer, Kind kind, uint32_t from, uint32_t to) {
+    const uint32_t per = opt.page_tokens;
+    const uint64_t run = opt.page_bytes / (uint64_t{opt.n_kv_heads} * per);
+    const std::byte* source = layer.pages[kind][from / per].pin.data();
+    std::byte* target = layer.pages[kind][to / per].pin.data();
+    for (uint64_t head = 0; head < opt.n_kv_heads; ++head)
+      std::memcpy(target + (head * per + to % per) * run, source + (head * per + from % per) * run, run);
+  }
+
+  Status commit(Sequence& s, uint32_t base, const std::vector<uint32_t>& cells) {
+    for (size_t i = 0; i < cells.size(); ++i)
+      if (cells[i] >= s.length || cells[i] < base + i || (i > 0 && cells[i] <= cells[i - 1]))
+        return error(Code::invalid_argument, "cell {} cannot be kept as token {} of {}", cells[i], base + i, s.length);
+    for (Layer& layer : s.layers)
+      for (const Kind kind : {key, value}) {
+        for (uint32_t p = base / opt.page_tokens; p < layer.pages[kind].size(); ++p)
+          SLUICE_RETURN_IF_ERROR(make_writable(layer, kind, p));
+        for (uint32_t i = 0; i < cells.size(); ++i)
+          if (cells[i] != base + i) move_cell(layer, kind, cells[i], base + i);
+      }
+    return {};
+  }
+};
+
+KvStore::KvStore(tier::TierManager& tiers, const Options& options) : impl_(std::make_unique<Impl>(tiers, options)) {}
+
+KvStore::~KvStore() {
+  for (uint32_t i = 0; i < impl_->sequences.size(); ++i) destroy(SequenceId{i});
+}
+
+Result<SequenceId> KvStore::create() { return impl_->create(); }
+
+Result<SequenceId> KvStore::fork(SequenceId id) {
+  Sequence* from = impl_->find(id);
+  if (from == nullptr) return impl_->unknown(id);
+  while (!impl_->leaving.empty()) impl_->let_go();
+  SLUICE_ASSIGN_OR_RETURN(const SequenceId copy_id, impl_->create());
+  Sequence& to = *impl_->find(copy_id);
+  from = impl_->find(id);
+  to.length = from->length;
+  for (uint32_t l = 0; l < impl_->opt.n_layers; ++l)
+    for (const Kind kind : {key, value})
+      for (uint32_t p = 0; p < from->layers[l].pages[kind].size(); ++p) {
+        const Page& page = from->layers[l].pages[kind][p];
+        impl_->tiers.share(page.block);
+        Page shared{page.block, {}, false};
+        if (page.pin) {
+          auto pin = impl_->tiers.pin(page.block, impl_->opt.tier);
+          if (pin.ok()) shared.pin = std::move(*pin);
+        }
+        to.layers[l].pointers[kind][p] = shared.pin ? shared.pin.data() : nullptr;
+        to.layers[l].pages[kind].push_back(std::move(shared));
+      }
+  return copy_id;
+}
+
+void KvStore::destroy(SequenceId id) {
+  Sequence* s = impl_->find(id);
+  if (s == nullptr) return;
+  while (!impl_->leaving.empty()) impl_->let_go();
+  for (Layer& layer : s->layers)
+    for (const Kind kind : {key, value})
+      while (!layer.pages[kind].empty()) impl_->drop_page(layer, kind);
+  impl_->sequences[id.value].reset();
+  impl_->tiers.poll();
+}
+
+Result<uint32_t> KvStore::length(SequenceId id) const {
+  const Sequence* s = impl_->find(id);
+  if (s == nullptr) return impl_->unknown(id);
+  return s->length;
+}
+
+Status KvStore::truncate(SequenceId id, uint32_t n) {
+  Sequence* s = impl_->find(id);
+  if (s == nullptr) return impl_->unknown(id);
+  if (n > s->length)
+    return error(Code::invalid_argument, "cannot truncate sequence {} of {} tokens to {}", id.value, s->length, n);
+  s->length = n;
+  return impl_->cut_to(*s, n);
+}
+
+Status KvStore::commit(SequenceId id, uint32_t base, const std::vector<uint32_t>& cells) {
+  Sequence* s = impl_->find(id);
+  if (s == nullptr) return impl_->unknown(id);
+  while (!impl_->leaving.empty()) impl_->let_go();
+  SLUICE_RETURN_IF_ERROR(impl_->commit(*s, base, cells));
+  return truncate(id, base + static_cast<uint32_t>(cells.size()));
+}
+
+Status KvStore::begin_step(SequenceId id, uint32_t n) {
+  Sequence* s = impl_->find(id);
+  if (s == nullptr) return impl_->unknown(id);
+  if (n > impl_->opt.context - s->length)
+    return error(Code::invalid_argument, "sequence {} holds {} tokens and gets {} more, but the context is {}",
+                 id.value, s->length, n, impl_->opt.context);
+  if (s->length % impl_->opt.page_tokens != 0)
+    for (Layer& layer : s->layers)
+      for (const Kind kind : {key, value})
+        SLUICE_RETURN_IF_ERROR(impl_->make_writable(layer, kind, s->length / impl_->opt.page_tokens));
+  s->pending = n;
+  return {};
+}
+
+void KvStore::end_step(SequenceId id, bool keep) {
+  Sequence* s = impl_->find(id);
+  if (s == nullptr) return;
+  if (keep) s->length += s->pending;
+  s->pending = 0;
+  if (!keep) impl_->cut_to(*s, s->length).ignore();  // a page that cannot be read is met again by the next step
+}
+
+Status KvStore::make_room(SequenceId id, uint32_t layer_index) {
+  Sequence& s = *impl_->find(id);
+  Layer& layer = s.layers[layer_index];
+  for (const Kind kind : {key, value})
+    while (layer.pages[kind].size() < n_pages(id)) SLUICE_RETURN_IF_ERROR(impl_->create_page(layer, kind));
+  return {};
+}
+
+uint32_t KvStore::n_pages(SequenceId id) const {
+  const Sequence& s = *impl_->find(id);
+  return static_cast<uint32_t>(div_up(s.length + s.pending, impl_->opt.page_tokens));
+}
+
+bool KvStore::any_spilled(SequenceId id, uint32_t layer_index) const {
+  if (impl_->opt.group_pages == 0) return false;
+  const Layer& layer = impl_->find(id)->layers[layer_index];
+  return std::any_of(layer.pages[key].begin(), layer.pages[key].end(), [](const Page& p) { return !p.pin; }) ||
+         std::any_of(layer.pages[value].begin(), layer.pages[value].end(), [](const Page& p) { return !p.pin; });
+}
+
+KvSpan KvStore::span(SequenceId id, uint32_t layer_index, uint32_t first, uint32_t n) {
+  Sequence& s = *impl_->find(id);
+  Layer& layer = s.layers[layer_index];
+  const uint32_t total = n_pages(id);
+  const uint32_t end = std::min(first + n, total);
+  const uint32_t count = end > first ? end - first : 0;
+  return {layer.pointers[key].data() + first, layer.pointers[value].data() + first, first, count, s.length};
+}
+
+Status KvStore::bring(SequenceId id, uint32_t layer_index, uint32_t first, uint32_t n, std::vector<Event>& ready) {
+  Layer& layer = impl_->find(id)->layers[layer_index];
+  const uint32_t end = std::min(first + n, n_pages(id));
+  for (uint32_t p = first; p < end; ++p)
+    for (const Kind kind : {key, value}) SLUICE_RETURN_IF_ERROR(impl_->bring_page(layer, kind, p, ready));
+  return {};
+}
+
+void KvStore::release(SequenceId id, uint32_t layer_index, uint32_t first, uint32_t n, const Event& after) {
+  Layer& layer = impl_->find(id)->layers[layer_index];
+  Sequence& s = *impl_->find(id);
+  const uint32_t full = (s.length + s.pending) / impl_->opt.page_tokens;
+  const uint32_t end = std::min(first + n, full);
+  if (impl_->opt.group_pages == 0) return;  // nothing ever leaves
+  for (uint32_t p = first; p < end; ++p)
+    for (const Kind kind : {key, value}) impl_->settle_page(layer, kind, p, after);
+}
+
+void KvStore::settle(SequenceId id, uint32_t layer_index, const Event& after) {
+  release(id, layer_index, 0, n_pages(id), after);
+  impl_->let_go_of_ended();
+}
+
+uint64_t KvStore::table_bytes(const Options& o) {
+  const uint64_t pages = 2ull * o.n_layers * div_up(o.context, o.page_tokens);
+  return o.max_sequences * pages * (sizeof(Page) + sizeof(std::byte*));
+}
+
+}  // namespace sluice::plan

@@ -1,0 +1,223 @@
+#include "offload/plan/planner.h"
+
+#include <algorithm>
+#include <array>
+
+#include "core/error.h"
+#include "offload/plan/cost_model.h"
+
+namespace sluice::plan {
+namespace {
+
+// From generous to sparing: how much memory goes into run-ahead and step size before any weight stays.
+struct Setting {
+  uint32_t step_tokens;
+  uint64_t tile_bytes;
+  uint64_t ahead_bytes;
+};
+constexpr std::array<Setting, 7> settings = {{
+    {512, 8 * MiB, 64 * MiB},
+    {512, 8 * MiB, 32 * MiB},
+    {256, 4 * MiB, 16 * MiB},
+    {128, 2 * MiB, 8 * MiB},
+    {64, MiB, 4 * MiB},
+    {32, 512 * KiB, 2 * MiB},
+    {16, 256 * KiB, MiB},
+}};
+
+uint64_t total(const std::vector<NamedBytes>& items) {
+  uint64_t sum = 0;
+  for (const NamedBytes& item : items) sum += item.bytes;
+  return sum;
+}
+
+// One attempt at a plan with one Setting. Memory is given in the order of need: what is fixed, the step's
+// workspace, vectors, the least KV, staging; then all KV, then weights, then the embedding table.
+class Attempt {
+ public:
+  Attempt(const Graph& graph, const Machine& machine, const PlanRequest& request, const Setting& setting)
+      : g_(graph), machine_(machine), r_(request) {
+    plan_.context = r_.context;
+    plan_.ram_budget = r_.ram_budget;
+    plan_.workspace = {r_.step_tokens != 0 ? r_.step_tokens : std::min(setting.step_tokens, r_.context), r_.logit_rows,
+                       r_.sequences, r_.taps};
+    plan_.numerics.compute = r_.compute;
+    plan_.numerics.kv_type = r_.compute == Compute::f32 ? KvType::f32 : KvType::f16;
+    plan_.numerics.page_tokens = r_.page_tokens;
+    plan_.numerics.op_device.assign(g_.ops.size(), machine.devices.empty() ? "cpu" : machine.devices.front().id);
+    m_.weights = cut(g_, setting.tile_bytes);
+    m_.resident.assign(m_.weights.blocks.size(), false);
+    m_.ahead_bytes = setting.ahead_bytes;
+    kv_shape();
+  }
+
+  // The least this setting can do with; make() succeeds with any budget from here on.
+  uint64_t least() const { return fixed() + std::min(kv_least(), kv_whole()) * m_.page_slot_bytes + least_staging(); }
+
+  // What keeps everything in memory.
+  uint64_t whole() const { return fixed() + kv_whole() * m_.page_slot_bytes + all_weights(); }
+
+  Plan make() {
+    uint64_t left = r_.ram_budget - fixed();
+    keep(BlockRole::vector);
+    const uint64_t least_kv = std::min(kv_least(), kv_whole()) * m_.page_slot_bytes;
+    const bool all_weights_fit = left >= kv_whole() * m_.page_slot_bytes + streamable_bytes();
+    const uint64_t staging = all_weights_fit ? 0 : std::min(staging_bytes(), left - least_kv);
+    left -= give_kv(left - staging, least_kv);
+    if (all_weights_fit) {
+      keep(BlockRole::matrix);
+      keep(BlockRole::expert);
+      left -= streamable_bytes();
+    } else {
+      m_.staging_bytes = staging;
+      left = keep_spread(left - staging);
+    }
+    keep_table(left);
+    finish();
+    return std::move(plan_);
+  }
+
+ private:
+  // --- fixed costs
+  uint64_t fixed() const { return total(r_.fixed) + workspace() + role_bytes(BlockRole::vector); }
+  uint64_t workspace() const {
+    Workspace unused;
+    return lay_out(g_, plan_.workspace, true, nullptr, unused);
+  }
+  uint64_t role_bytes(BlockRole role) const {
+    uint64_t sum = 0;
+    for (const WeightBlock& b : m_.weights.blocks)
+      if (b.role == role) sum += b.slot_bytes;
+    return sum;
+  }
+
+  // --- weights
+  uint64_t streamable_bytes() const { return role_bytes(BlockRole::matrix) + role_bytes(BlockRole::expert); }
+  uint64_t all_weights() const { return streamable_bytes() + role_bytes(BlockRole::table); }
+  uint64_t largest() const {
+    return std::max(m_.weights.largest_slot(BlockRole::matrix), m_.weights.largest_slot(BlockRole::expert));
+  }
+  // Three of the largest: with one in use anywhere, room for another can always be made (see
+  // weight_stream.h).
+  uint64_t least_staging() const { return std::min(3 * largest(), streamable_bytes()); }
+  uint64_t staging_bytes() const { return std::max(least_staging(), m_.ahead_bytes + 2 * largest()); }
+
+  void keep(BlockRole role) {
+    for (size_t i = 0; i < m_.weights.blocks.size(); ++i)
+      if (m_.weights.blocks[i].role == role) keep_block(i);
+  }
+  void keep_block(size_t i) {
+    m_.resident[i] = true;
+    m_.resident_bytes += m_.weights.blocks[i].slot_bytes;
+  }
+
+  // Keeps as many streamable blocks as fit, spread evenly over the pass so that reading never pauses for
+  // long: whole fractions are carried from block to block.
+  uint64_t keep_spread(uint64_t left) {
+    const double share = std::min(1.0, static_cast<double>(left) / static_cast<double>(streamable_bytes()));
+    double carried = 0;
+    for (size_t i = 0; i < m_.weights.blocks.size(); ++i) {
+      const WeightBlock& b = m_.weights.blocks[i];
+      if (b.role != BlockRole::matrix && b.role != BlockRole::expert) continue;
+      const auto bytes = static_cast<double>(b.slot_bytes);
+      carried += share * bytes;
+      if (carried < bytes * 0.5 || b.slot_bytes > left) continue;
+      carried -= bytes;
+      left -= b.slot_bytes;
+      keep_block(i);
+    }
+    return left;
+  }
+  void keep_table(uint64_t left) {
+    const TensorId table = std::get<EmbedOp>(g_.ops.front()).table;
+    if (role_bytes(BlockRole::table) > 0 && role_bytes(BlockRole::table) <= left) keep(BlockRole::table);
+    m_.table_resident = true;
+    for (const Tile& tile : m_.weights.of(table)) m_.table_resident &= m_.resident[tile.block];
+  }
+
+  // --- KV
+  void kv_shape() {
+    const uint64_t page = r_.page_tokens * g_.kv_values() * kv_bytes(plan_.numerics.kv_type);
+    m_.page_slot_bytes = align_up(page, io_unit);
+    m_.pages_per_sequence = static_cast<uint32_t>(div_up(r_.context, r_.page_tokens));
+  }
+  uint64_t kv_whole() const { return 2ull * g_.n_layers * r_.sequences * m_.pages_per_sequence; }
+  // The pages being filled of every layer, those a step fills in one layer twice over (one set being
+  // written while the next is filled), and two groups of one page of each sequence.
+  uint64_t kv_tails() const { return 2ull * g_.n_layers * r_.sequences; }
+  uint64_t kv_filling() const { return 4 * (div_up(plan_.workspace.tokens, r_.page_tokens) + r_.sequences); }
+  uint64_t kv_least() const { return kv_tails() + kv_filling() + 4 * r_.sequences; }
+
+  // All KV where it fits; otherwise half of what is left, since a context fills slowly and weights are
+  // read by every token.
+  uint64_t give_kv(uint64_t left, uint64_t least) {
+    uint64_t most = left / m_.page_slot_bytes;
+    if (kv_whole() > most) most = std::max(left / 2, least) / m_.page_slot_bytes;
+    if (kv_whole() <= most) {
+      m_.kv_pages = m_.kv_kept_pages = static_cast<uint32_t>(kv_whole());
+    } else {
+      const uint64_t groups = (most - kv_tails() - kv_filling()) / (4 * r_.sequences);
+      m_.kv_group_pages = static_cast<uint32_t>(std::clamp<uint64_t>(groups / 2, 1, 32));
+      m_.kv_pages = static_cast<uint32_t>(most);
+      m_.kv_kept_pages =
+          static_cast<uint32_t>(most - kv_tails() - kv_filling() - 4ull * r_.sequences * m_.kv_group_pages);
+      m_.spill_bytes = kv_whole() * m_.page_slot_bytes;
+    }
+    return m_.kv_pages * m_.page_slot_bytes;
+  }
+
+  void finish() {
+    for (size_t i = 0; i < m_.weights.blocks.size(); ++i) {
+      const WeightBlock& b = m_.weights.blocks[i];
+      if (!m_.resident[i] && b.role == BlockRole::matrix) m_.streamed_bytes += b.bytes;
+    }
+    plan_.memory = r_.fixed;
+    Workspace unused;
+    plan_.memory.push_back({"workspace", lay_out(g_, plan_.workspace, !m_.table_resident, nullptr, unused)});
+    plan_.memory.push_back({"weights", m_.resident_bytes});
+    plan_.memory.push_back({"staging", m_.staging_bytes});
+    plan_.memory.push_back({"kv", m_.kv_pages * m_.page_slot_bytes});
+    plan_.disk_bytes_per_token = m_.streamed_bytes;
+    plan_.movement = std::move(m_);
+    plan_.prediction = predict(g_, machine_, plan_);
+  }
+
+  const Graph& g_;
+  const Machine& machine_;
+  const PlanRequest& r_;
+  Plan plan_;
+  Movement m_;
+};
+
+Status check(const Graph& g, const PlanRequest& r) {
+  if (r.context == 0 || r.sequences == 0 || r.logit_rows == 0)
+    return error(Code::invalid_argument, "a plan needs a context, sequences and logit rows of at least 1");
+  if (!is_power_of_two(r.page_tokens))
+    return error(Code::invalid_argument, "pages of {} tokens: must be a power of two", r.page_tokens);
+  if (r.context > (1u << 24) || r.sequences > 1024)
+    return error(Code::invalid_argument, "a context of {} tokens in {} sequences is beyond what is supported",
+                 r.context, r.sequences);
+  return validate(g);
+}
+
+}  // namespace
+
+Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanRequest& request) {
+  SLUICE_RETURN_IF_ERROR(check(graph, request));
+  for (const Setting& setting : settings) {
+    Attempt attempt(graph, machine, request, setting);
+    // A generous setting is taken where all fits, or where it leaves most of the budget to weights.
+    const bool roomy = attempt.least() + 4 * setting.ahead_bytes <= request.ram_budget;
+    if (attempt.whole() <= request.ram_budget || roomy) return attempt.make();
+  }
+  PlanRequest sparing = request;
+  Attempt last(graph, machine, sparing, settings.back());
+  const uint64_t least = last.least();
+  if (least > request.ram_budget)
+    return error(Code::over_budget,
+                 "{} does not fit --ram {}: with a context of {} tokens the least that works is --ram {}M", graph.name,
+                 format_size(request.ram_budget), request.context, div_up(least, MiB));
+  return last.make();
+}
+
+}  // namespace sluice::plan

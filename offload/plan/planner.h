@@ -1,0 +1,26 @@
+// The planner: a pure function from a Graph, a Machine and a budget to a Plan.
+//
+// No clock, lock or I/O: the same arguments give the same Plan.
+#pragma once
+
+#include "offload/plan/plan.h"
+
+namespace sluice::plan {
+
+struct PlanRequest {
+  uint64_t ram_budget = 0;        // everything below has to fit in it
+  std::vector<NamedBytes> fixed;  // what the caller already holds: tokenizer, metadata, trace…
+  uint32_t context = 0;           // tokens of one sequence
+  uint32_t sequences = 1;         // at once
+  uint32_t step_tokens = 0;       // most tokens of one step; 0: the planner chooses
+  uint32_t logit_rows = 1;        // most rows of logits of one step
+  uint32_t taps = 0;
+  Compute compute = Compute::fast;
+  uint32_t page_tokens = 64;
+  uint64_t spill_limit = 0;  // bytes that KV may take on disk; 0: KV must stay in memory
+};
+
+// over_budget names the least budget that works for this request.
+Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanRequest& request);
+
+}  // namespace sluice::plan

@@ -1,0 +1,88 @@
+#include "offload/plan/workspace.h"
+
+#include <algorithm>
+
+namespace sluice::plan {
+namespace {
+
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  template <class T>
+  void take(T*& pointer, uint64_t count) {
+    pointer = base_ == nullptr || count == 0 ? nullptr : reinterpret_cast<T*>(base_ + used_);
+    used_ = align_up(used_ + count * sizeof(T), 64);
+  }
+  uint64_t used() const { return align_up(used_, io_unit); }
+  void page_align() { used_ = align_up(used_, io_unit); }
+
+ private:
+  std::byte* base_;
+  uint64_t used_ = 0;
+};
+
+struct Widths {
+  uint64_t ffn = 0, experts = 0, used = 0, act = 0;
+};
+
+Widths widths(const Graph& g) {
+  Widths w;
+  for (const Op& op : g.ops) {
+    if (const auto* ffn = std::get_if<FfnOp>(&op)) w.ffn = std::max<uint64_t>(w.ffn, g.tensor(ffn->gate).rows);
+    if (const auto* ex = std::get_if<ExpertsOp>(&op)) w.ffn = std::max<uint64_t>(w.ffn, g.tensor(ex->gate).rows);
+    if (const auto* route = std::get_if<RouteOp>(&op)) {
+      w.experts = std::max<uint64_t>(w.experts, g.tensor(route->router).rows);
+      w.used = std::max<uint64_t>(w.used, route->used);
+    }
+  }
+  w.act = std::max({uint64_t{g.hidden_size}, w.ffn, uint64_t{g.n_heads} * g.head_dim});
+  return w;
+}
+
+uint64_t embed_slot_bytes(const Graph& g) {
+  const auto& embed = std::get<EmbedOp>(g.ops.front());
+  return align_up(g.tensor(embed.table).row_size(), io_unit) + io_unit;
+}
+
+}  // namespace
+
+uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool embed_gather, std::byte* base, Workspace& out) {
+  const Widths w = widths(g);
+  const uint64_t n = shape.tokens, q = uint64_t{g.n_heads} * g.head_dim, kv = g.kv_values();
+  const uint64_t routed = n * w.used;
+  Carver c(base);
+  c.take(out.h, n * g.hidden_size);
+  c.take(out.x, n * g.hidden_size);
+  c.take(out.q, n * q);
+  c.take(out.k, n * kv);
+  c.take(out.v, n * kv);
+  c.take(out.attended, n * q);
+  c.take(out.state, n * g.n_heads * (g.head_dim + 2));
+  c.take(out.gate, std::max(n, routed) * w.ffn);
+  c.take(out.up, std::max(n, routed) * w.ffn);
+  c.take(out.logits, uint64_t{shape.logit_rows} * g.n_vocab);
+  c.take(out.taps, uint64_t{shape.taps} * shape.logit_rows * g.hidden_size);
+  // The widest form is f32; q8 rows carry up to three paddings of 64 bytes.
+  c.take(out.acts, std::max(n, routed) * (w.act * 4 + 256));
+  uint64_t rope = 0;
+  for (const RopeSpec& r : g.ropes) rope += n * r.n_rot;
+  c.take(out.rope_tables, rope);
+  c.take(out.router, n * w.experts);
+  c.take(out.expert_ids, routed);
+  c.take(out.expert_weights, routed);
+  c.take(out.expert_x, routed * g.hidden_size);
+  c.take(out.expert_out, routed * g.hidden_size);
+  c.take(out.parts, routed);
+  c.take(out.expert_rows, routed);
+  c.take(out.positions, n);
+  c.take(out.slots, n);
+  c.take(out.spans, uint64_t{g.n_layers} * shape.sequences * 2);
+  c.take(out.logit_index, shape.logit_rows);
+  c.take(out.embed_rows, n);
+  c.page_align();
+  out.embed_slot = embed_slot_bytes(g);
+  c.take(out.embed_slots, embed_gather ? n * out.embed_slot : 0);
+  return c.used();
+}
+
+}  // namespace sluice::plan

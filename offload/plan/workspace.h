@@ -1,0 +1,58 @@
+// Workspace: the activations and small tables of one step, carved once from a piece of memory.
+//
+// Sizes are in the comments: N tokens at most in a step, R rows of logits, S sequences, L layers.
+#pragma once
+
+#include "core/graph.h"
+#include "core/memory.h"
+
+namespace sluice::plan {
+
+struct WorkspaceShape {
+  uint32_t tokens = 1;      // N
+  uint32_t logit_rows = 1;  // R
+  uint32_t sequences = 1;   // S
+  uint32_t taps = 0;        // hidden states kept for this many layers
+  bool operator==(const WorkspaceShape&) const = default;
+};
+
+struct Workspace {
+  // Activations, f32
+  float* h = nullptr;  // N x hidden: the residual stream
+  float* x = nullptr;  // N x hidden: normed
+  float* q = nullptr;  // N x n_heads x head_dim
+  float* k = nullptr;  // N x n_kv_heads x head_dim
+  float* v = nullptr;
+  float* attended = nullptr;     // N x n_heads x head_dim
+  float* state = nullptr;        // N x n_heads x (head_dim + 2): attention carried between calls
+  float* gate = nullptr;         // N x ffn
+  float* up = nullptr;           // N x ffn
+  float* logits = nullptr;       // R x n_vocab
+  float* taps = nullptr;         // taps x R x hidden
+  std::byte* acts = nullptr;     // N rows of activations in the form a product wants
+  float* rope_tables = nullptr;  // per rope N x n_rot
+
+  // Routed layers: E experts, K used
+  float* router = nullptr;          // N x E
+  int32_t* expert_ids = nullptr;    // N x K
+  float* expert_weights = nullptr;  // N x K
+  float* expert_x = nullptr;        // N*K x hidden: rows of x, grouped by expert
+  float* expert_out = nullptr;      // N*K x hidden, grouped by expert
+  const float** parts = nullptr;    // N x K: where each token's parts are
+  uint32_t* expert_rows = nullptr;  // N*K: token of each grouped row
+
+  // Tables that kernels read
+  int32_t* positions = nullptr;            // N
+  TokenSlot* slots = nullptr;              // N
+  KvSpan* spans = nullptr;                 // L x S x 2, used in turn by the page groups of a layer
+  uint32_t* logit_index = nullptr;         // R: rows of h
+  const std::byte** embed_rows = nullptr;  // N
+  std::byte* embed_slots = nullptr;        // N x embed_slot: gathered rows, as read
+  uint64_t embed_slot = 0;
+};
+
+// Lays a Workspace out from `base` (null only measures) and returns the bytes it takes. `embed_gather`:
+// rows of the embedding table are read from disk.
+uint64_t lay_out(const Graph& graph, const WorkspaceShape& shape, bool embed_gather, std::byte* base, Workspace& out);
+
+}  // namespace sluice::plan
