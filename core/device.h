@@ -27,7 +27,8 @@ class Device {
   // The form in which this device wants the activations that meet weights of `weights` in a product.
   virtual ActFormat act_format(DType weights, Compute compute) const = 0;
 
-  // Bytes of one row of `cols` activations in that form, a multiple of 64.
+  // Bytes from one row of `cols` activations to the next in that form: 4 * cols for f32, since plain rows
+  // are contiguous and used as they are; a multiple of 64 for q8.
   virtual uint64_t act_row_bytes(ActFormat format, uint32_t cols) const = 0;
 };
 

@@ -6,8 +6,15 @@ void Timeline::signal(uint64_t value, const Status& status) {
   if (!status.ok()) {
     std::lock_guard lock(failures_mutex_);
     const uint32_t n = n_failures_.load(std::memory_order_relaxed);
-    failures_[n % failures_.size()] = {value_.load(std::memory_order_relaxed) + 1, value, status};
-    n_failures_.store(n + 1, std::memory_order_release);
+    const uint64_t first = value_.load(std::memory_order_relaxed) + 1;
+    Failure& newest = failures_[(n + failures_.size() - 1) % failures_.size()];
+    if (n > 0 && newest.last + 1 == first && newest.status.code() == status.code() &&
+        newest.status.message() == status.message()) {
+      newest.last = value;  // a failed queue fails everything behind: one failure, however long
+    } else {
+      failures_[n % failures_.size()] = {first, value, status};
+      n_failures_.store(n + 1, std::memory_order_release);
+    }
   }
   value_.store(value, std::memory_order_release);
   value_.notify_all();

@@ -65,6 +65,10 @@ class Event {
   // ok while not yet done.
   Status status() const { return timeline_ == nullptr || !done() ? Status() : timeline_->status_of(value_); }
 
+  // Of two Events of one Timeline the one with the larger value implies the other.
+  const Timeline* timeline() const { return timeline_; }
+  uint64_t value() const { return value_; }
+
   bool operator==(const Event&) const = default;
 
  private:

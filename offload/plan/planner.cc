@@ -99,7 +99,7 @@ class Attempt {
   }
   // Three of the largest: with one in use anywhere, room for another can always be made (see
   // weight_stream.h).
-  uint64_t least_staging() const { return std::min(3 * largest(), streamable_bytes()); }
+  uint64_t least_staging() const { return 3 * largest(); }
   uint64_t staging_bytes() const { return std::max(least_staging(), m_.ahead_bytes + 2 * largest()); }
 
   void keep(BlockRole role) {
@@ -167,6 +167,8 @@ class Attempt {
   }
 
   void finish() {
+    // Reading ahead leaves room for what is asked for out of turn, such as an expert.
+    if (m_.staging_bytes > 0) m_.ahead_bytes = std::min(m_.ahead_bytes, m_.staging_bytes - 2 * largest());
     for (size_t i = 0; i < m_.weights.blocks.size(); ++i) {
       const WeightBlock& b = m_.weights.blocks[i];
       if (!m_.resident[i] && b.role == BlockRole::matrix) m_.streamed_bytes += b.bytes;

@@ -1,0 +1,53 @@
+// What can be asked of an Engine and of a generation. Defaults are what a user without flags gets.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sluice {
+
+// How files are read: `automatic` reads through the page cache what is in it and directly what is not.
+enum class Load : uint8_t { automatic, direct, buffered };
+
+// `fast` quantizes activations where weights are quantized and keeps KV in F16; `f32` dequantizes weights
+// and computes in F32: the reference.
+enum class Precision : uint8_t { fast, f32 };
+
+struct EngineOptions {
+  std::string model;        // path of a GGUF file, the first of a split one
+  uint64_t ram = 0;         // hard budget in bytes of all that is held; 0: most of what is free
+  uint32_t context = 0;     // tokens of a session; 0: the model's own, at most 4096
+  uint32_t threads = 0;     // 0: one for each core that may be used
+  uint32_t batch = 0;       // most tokens of one step; 0: the plan chooses. Never changes results
+  uint32_t sessions = 1;    // that may exist at once
+  uint32_t logit_rows = 1;  // rows of logits one step may give; scoring needs more than one
+  Load load = Load::automatic;
+  Precision precision = Precision::fast;
+  bool deterministic = false;   // forbid decisions that depend on what happens to be in memory
+  std::string spill_directory;  // for KV that does not fit; empty: $TMPDIR or /tmp
+  std::string machine_file;     // measured rates; empty: measured once and kept in the user's cache
+  std::string trace_file;       // Chrome/Perfetto trace, written when the engine closes
+  std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of weights loaded
+  std::function<void(std::string_view)> warn;                   // one line each, with its remedy
+};
+
+struct SamplingOptions {
+  float temperature = 0.8f;     // 0: greedy
+  int32_t top_k = 40;           // 0: off
+  float top_p = 0.95f;          // 1: off
+  float min_p = 0.05f;          // 0: off
+  float repeat_penalty = 1.0f;  // 1: off
+  int32_t repeat_last_n = 64;   // -1: all
+  uint64_t seed = 0;
+};
+
+struct GenerateOptions {
+  SamplingOptions sampling;
+  int64_t max_tokens = -1;  // -1: until the model stops or the context is full
+  bool ignore_end = false;  // go on after an end-of-generation token
+};
+
+}  // namespace sluice

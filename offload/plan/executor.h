@@ -1,0 +1,114 @@
+// Executor: the single loop that turns a Batch into kernels, transfers and decide points. It holds no
+// policy: what stays, what streams and how far ahead is in the Plan; what happens to routed experts is
+// asked of an ExpertPolicy.
+//
+// A step enqueues all of its work on the device's queue and runs ahead of it, bounded by memory: where a
+// slot is not free yet it waits for the Event that frees it. At the end it waits once. A step that fails
+// or is cancelled leaves the sequences as they were before it.
+//
+// Threads: step() by one thread at a time; cancel() by any.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "core/batch.h"
+#include "core/device.h"
+#include "core/store.h"
+#include "core/trace.h"
+#include "offload/plan/experts.h"
+#include "offload/plan/kv_store.h"
+#include "offload/plan/weight_stream.h"
+
+namespace sluice::plan {
+
+struct StepResult {
+  const float* logits = nullptr;  // rows in the order of the tokens that wanted them, n_vocab each
+  uint32_t n_rows = 0;
+  const float* taps = nullptr;  // tap_layers x n_rows x hidden
+};
+
+class Executor {
+ public:
+  // All but `trace` and `experts` must be given, and everything must outlive the executor.
+  struct Parts {
+    const Graph* graph = nullptr;
+    const Plan* plan = nullptr;
+    Store* store = nullptr;
+    WeightStream* weights = nullptr;
+    KvStore* kv = nullptr;
+    Device* device = nullptr;
+    std::byte* workspace = nullptr;   // lay_out() bytes, in memory that device and host reach
+    ExpertRunner* experts = nullptr;  // for graphs that route
+    Trace* trace = nullptr;
+  };
+  explicit Executor(const Parts& parts);
+
+  // Results point into the workspace and hold until the next step.
+  Result<StepResult> step(const Batch& batch);
+
+  // Makes the running step, or the next one, end with `cancelled`.
+  void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+
+ private:
+  struct StepSequence {
+    SequenceId id;
+    uint32_t before = 0;  // tokens held
+    uint32_t count = 0;   // tokens that this step brings
+  };
+  struct Span;  // of a trace
+
+  Status check(const Batch& batch) const;
+  Status begin(const Batch& batch);
+  Status run(const Batch& batch);
+  Status finish(Status status);
+  Status fill_tables(const Batch& batch);
+  Status emit_op(uint32_t index);
+
+  Status emit(const EmbedOp& op);
+  Status emit(const AttentionInOp& op);
+  Status emit(const AttentionOp& op);
+  Status emit(const AttentionOutOp& op);
+  Status emit(const FfnOp& op);
+  Status emit(const RouteOp& op);
+  Status emit(const ExpertsOp& op);
+  Status emit(const HeadOp& op);
+
+  void norm(TensorId weight, float eps, const float* in, uint32_t n_rows, float* out);
+  void head_norm(TensorId weight, float eps, float* x, uint32_t n_heads);
+  void rotate(const AttentionInOp& op, float* x, uint32_t n_heads);
+  const std::byte* activations(const float* x, ActFormat format, uint32_t n_rows, uint32_t cols);
+  Status product(TensorId weights, TensorId bias, const float* x, uint32_t n_rows, float* out, uint32_t out_stride,
+                 bool accumulate);
+  Status gather_from_disk(const TensorSpec& table);
+  Status attend(const AttentionOp& op, uint32_t first_page, uint32_t n_pages, bool start, bool finish);
+  void tap(uint32_t layer);
+  const float* vector(TensorId id) const;
+
+  const Graph& g_;
+  const Plan& plan_;
+  Store& store_;
+  WeightStream& weights_;
+  KvStore& kv_;
+  Device& device_;
+  Queue& queue_;
+  ExpertRunner* experts_;
+  Trace* trace_;
+  Workspace ws_;
+
+  // Of the current step
+  uint32_t op_ = 0;
+  uint32_t n_tokens_ = 0, n_logits_ = 0;
+  bool tree_ = false;
+  const Batch* batch_ = nullptr;
+  std::vector<StepSequence> sequences_;
+  const float* acts_of_ = nullptr;  // what ws_.acts holds
+  ActFormat acts_format_ = ActFormat::f32;
+  std::vector<Event> ready_;
+  std::vector<IoRequest> requests_;
+  std::vector<Event> request_events_;
+  std::array<Event, 2> group_done_;
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace sluice::plan
