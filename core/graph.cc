@@ -44,6 +44,8 @@ class Validator {
     if (!id.valid() || id.value >= g_.tensors.size())
       return error(Code::corrupt, "{}: op {} ({}) has no tensor for {}", g_.name, op_, sluice::name(g_.ops[op_]), role);
     const TensorSpec& t = g_.tensor(id);
+    if (t.dtype == DType::i32)
+      return error(Code::corrupt, "{}: tensor {} holds integers, {} are numbers", g_.name, t.name, role);
     if (t.rows != rows || t.cols != cols || t.experts != experts)
       return error(Code::corrupt, "{}: tensor {} is {} x {} x {}, {} of op {} ({}) needs {} x {} x {}", g_.name, t.name,
                    t.cols, t.rows, t.experts, role, op_, sluice::name(g_.ops[op_]), cols, rows, experts);

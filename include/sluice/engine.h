@@ -67,8 +67,8 @@ class Session {
   virtual Result<Generation> generate(std::span<const int32_t> prompt, const GenerateOptions& options,
                                       const std::function<bool(int32_t, std::string_view)>& on_token = {}) = 0;
 
-  // Appends `tokens` and judges tokens[first..] by what stands before them (tokens[0] only if the session
-  // was not empty); EngineOptions::logit_rows bounds how many are judged in one step.
+  // Appends `tokens` and judges tokens[first..] by what stands before them; first is at least 1.
+  // EngineOptions::logit_rows bounds how many are judged in one step.
   virtual Result<std::vector<TokenScore>> score(std::span<const int32_t> tokens, uint32_t first) = 0;
 
   // Keeps the first n tokens.

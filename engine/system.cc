@@ -1,0 +1,97 @@
+#include "engine/system.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <optional>
+#include <sstream>
+
+namespace sluice::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::optional<uint64_t> read_number(const fs::path& path) {
+  std::ifstream file(path);
+  uint64_t value = 0;
+  if (!(file >> value)) return std::nullopt;  // also for "max"
+  return value;
+}
+
+// The value of "Name:  123 kB" in bytes.
+uint64_t meminfo(const std::string& name) {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind(name + ":", 0) == 0) return std::strtoull(line.c_str() + name.size() + 1, nullptr, 10) * 1024;
+  return 0;
+}
+
+// What a cgroup directory leaves: limit - usage, the page cache counted as free where it is listed.
+uint64_t left_in(const fs::path& directory, const char* limit_file, const char* usage_file) {
+  const auto limit = read_number(directory / limit_file), usage = read_number(directory / usage_file);
+  if (!limit || !usage) return std::numeric_limits<uint64_t>::max();
+  uint64_t reclaimable = 0;
+  std::ifstream stat(directory / "memory.stat");
+  std::string name;
+  for (uint64_t value = 0; stat >> name >> value;)
+    if (name == "inactive_file" || name == "total_inactive_file") reclaimable = std::max(reclaimable, value);
+  const uint64_t used = *usage - std::min(*usage, reclaimable);
+  return *limit - std::min(*limit, used);
+}
+
+uint64_t left_in_tree(const fs::path& root, const std::string& group, const char* limit_file, const char* usage_file) {
+  uint64_t least = std::numeric_limits<uint64_t>::max();
+  for (fs::path path = fs::path(group).relative_path();; path = path.parent_path()) {
+    least = std::min(least, left_in(root / path, limit_file, usage_file));
+    if (path.empty()) return least;
+  }
+}
+
+uint64_t left_in_cgroups() {
+  uint64_t least = std::numeric_limits<uint64_t>::max();
+  std::ifstream file("/proc/self/cgroup");
+  for (std::string line; std::getline(file, line);) {
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1), group = line.substr(second + 1);
+    if (controllers.empty())
+      least = std::min(least, left_in_tree("/sys/fs/cgroup", group, "memory.max", "memory.current"));
+    else if (controllers == "memory")
+      least = std::min(least,
+                       left_in_tree("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes"));
+  }
+  return least;
+}
+
+}  // namespace
+
+uint64_t available_memory() { return std::min(meminfo("MemAvailable"), left_in_cgroups()); }
+
+uint64_t peak_rss() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+std::string cache_directory() {
+  fs::path base;
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && *xdg != 0) base = xdg;
+  else if (const char* home = std::getenv("HOME"); home != nullptr && *home != 0) base = fs::path(home) / ".cache";
+  else return "";
+  std::error_code failed;
+  fs::create_directories(base / "sluice", failed);
+  return failed ? "" : (base / "sluice").string();
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  return "unknown CPU";
+}
+
+}  // namespace sluice::engine
