@@ -82,7 +82,7 @@ Status Vocab::copy_tokens(const TokenizerConfig& config, Decoder raw_bytes) {
     const bool is_text = types_[i] != TokenType::normal || !encoded;
     arena_ += is_text ? text : decoded;
     offsets_.push_back(static_cast<uint32_t>(arena_.size()));
-    if (text.empty() || (is_text && decoded != text)) continue;  // cannot come out of merging
+    if (text.empty() || (is_text && (!encoded || decoded != text))) continue;  // cannot come out of merging
     const auto same = [&](uint32_t other) { return bytes(static_cast<TokenId>(other)) == bytes(id); };
     if (by_bytes_.add(hash_bytes(bytes(id)), static_cast<uint32_t>(i), same) == TokenMap::Added::too_many_collisions) {
       return error(Code::corrupt, "tokenizer.ggml.tokens[{}]: the vocabulary is made to collide", i);

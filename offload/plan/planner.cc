@@ -202,6 +202,16 @@ Status check(const Graph& g, const PlanRequest& r) {
   return validate(g);
 }
 
+// KV that goes to disk needs the disk.
+Result<Plan> with_spill(Plan plan, const PlanRequest& r) {
+  if (plan.movement.spill_bytes <= r.spill_limit) return plan;
+  return error(Code::over_budget,
+               "the KV cache of {} tokens does not fit --ram {} and may need {} on disk, of which {} are free: raise "
+               "--ram, lower -c, or choose another --spill-dir",
+               r.context, format_size(r.ram_budget), format_size(plan.movement.spill_bytes),
+               format_size(r.spill_limit));
+}
+
 }  // namespace
 
 Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanRequest& request) {
@@ -210,7 +220,7 @@ Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanReq
     Attempt attempt(graph, machine, request, setting);
     // A generous setting is taken where all fits, or where it leaves most of the budget to weights.
     const bool roomy = attempt.least() + 4 * setting.ahead_bytes <= request.ram_budget;
-    if (attempt.whole() <= request.ram_budget || roomy) return attempt.make();
+    if (attempt.whole() <= request.ram_budget || roomy) return with_spill(attempt.make(), request);
   }
   PlanRequest sparing = request;
   Attempt last(graph, machine, sparing, settings.back());
@@ -219,7 +229,7 @@ Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanReq
     return error(Code::over_budget,
                  "{} does not fit --ram {}: with a context of {} tokens the least that works is --ram {}M", graph.name,
                  format_size(request.ram_budget), request.context, div_up(least, MiB));
-  return last.make();
+  return with_spill(last.make(), request);
 }
 
 }  // namespace sluice::plan

@@ -68,6 +68,7 @@ class Pin {
  private:
   friend class TierManager;
   TierManager* manager_ = nullptr;
+  const Block* descriptor_ = nullptr;
   BlockId block_;
   TierId tier_;
   std::byte* slot_ = nullptr;
@@ -147,6 +148,7 @@ class TierManager {
  private:
   friend class Pin;
   struct Impl;
+  Pin make_pin(BlockId id, TierId tier, const Block* descriptor, std::byte* slot, const Event& ready);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -1,0 +1,92 @@
+// The public Engine on top of a Runtime.
+#include "sluice/engine.h"
+
+#include "core/error.h"
+#include "engine/model.h"
+#include "engine/report.h"
+#include "engine/session.h"
+#include "engine/text/chat_template.h"
+
+namespace sluice {
+namespace {
+
+using engine::Tokenizer;
+
+Result<std::vector<int32_t>> encode(const Tokenizer& tokenizer, std::string_view text, bool parse_special) {
+  SLUICE_ASSIGN_OR_RETURN(auto encoded, tokenizer.encode(text, {false, parse_special}));
+  return std::move(encoded.tokens);
+}
+
+std::string decode(const Tokenizer& tokenizer, std::span<const int32_t> tokens) {
+  auto text = tokenizer.decode(tokens, true);
+  return text.ok() ? std::move(*text) : std::string();
+}
+
+class EngineImpl : public Engine {
+ public:
+  explicit EngineImpl(std::unique_ptr<engine::Runtime> runtime) : runtime_(std::move(runtime)) {}
+
+  Result<std::unique_ptr<Session>> new_session() override { return engine::SessionImpl::create(*runtime_); }
+
+  Result<std::vector<int32_t>> tokenize(std::string_view text, bool parse_special) const override {
+    return encode(tokenizer(), text, parse_special);
+  }
+  std::vector<int32_t> prefix() const override {
+    auto encoded = tokenizer().encode("", {true, false});
+    if (!encoded.ok() || encoded->tokens.empty() || encoded->tokens.front() != tokenizer().vocab().bos()) return {};
+    return {encoded->tokens.front()};
+  }
+  std::string detokenize(std::span<const int32_t> tokens) const override { return decode(tokenizer(), tokens); }
+  bool is_end(int32_t token) const override { return tokenizer().vocab().ends_generation(token); }
+  uint32_t n_vocab() const override { return runtime_->graph().n_vocab; }
+
+  Result<std::string> apply_template(std::span<const Message> messages, bool add_generation_prompt) const override {
+    return engine::render_chat(model().chat_template, tokenizer(), messages, add_generation_prompt);
+  }
+
+  PlanReport plan_report() const override { return engine::report_plan(runtime_->blueprint()); }
+  MemoryReport memory() const override { return engine::report_memory(*runtime_); }
+  std::vector<TierReport> tiers() const override { return engine::report_tiers(*runtime_); }
+  double load_seconds() const override { return runtime_->load_seconds(); }
+
+ private:
+  const engine::Model& model() const { return runtime_->blueprint().model; }
+  const Tokenizer& tokenizer() const { return *model().tokenizer; }
+
+  std::unique_ptr<engine::Runtime> runtime_;
+};
+
+class TokenizationImpl : public Tokenization {
+ public:
+  explicit TokenizationImpl(std::unique_ptr<Tokenizer> tokenizer) : tokenizer_(std::move(tokenizer)) {}
+  Result<std::vector<int32_t>> tokenize(std::string_view text, bool parse_special) const override {
+    return encode(*tokenizer_, text, parse_special);
+  }
+  std::string detokenize(std::span<const int32_t> tokens) const override { return decode(*tokenizer_, tokens); }
+
+ private:
+  std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
+  SLUICE_ASSIGN_OR_RETURN(engine::Blueprint blueprint, engine::draw_up(options));
+  SLUICE_ASSIGN_OR_RETURN(auto runtime, engine::Runtime::start(std::move(blueprint)));
+  return std::unique_ptr<Engine>(new EngineImpl(std::move(runtime)));
+}
+
+Result<PlanReport> Engine::plan(const EngineOptions& options) {
+  SLUICE_ASSIGN_OR_RETURN(const engine::Blueprint blueprint, engine::draw_up(options));
+  return engine::report_plan(blueprint);
+}
+
+Result<ModelReport> Engine::inspect(const std::string& path) { return engine::inspect_model(path); }
+
+Result<std::unique_ptr<Tokenization>> Tokenization::open(const std::string& path) {
+  SLUICE_ASSIGN_OR_RETURN(const auto gguf, storage::GgufFile::open(path));
+  SLUICE_ASSIGN_OR_RETURN(auto tokenizer, engine::open_tokenizer(gguf));
+  return std::unique_ptr<Tokenization>(new TokenizationImpl(std::move(tokenizer)));
+}
+
+}  // namespace sluice

@@ -1,0 +1,80 @@
+// Runtime: the composition root: a model, a plan, and the tiers, devices and stores that carry it out.
+//
+// Everything that is held is charged to one Budget of the size of EngineOptions::ram. Members are made
+// in the order of their declaration and die in the reverse one.
+// Threads: step() and the sequences by one thread at a time (Session holds `mutex`).
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "cpu/cpu_device.h"
+#include "cpu/host_memory.h"
+#include "engine/model.h"
+#include "offload/plan/executor.h"
+#include "offload/plan/planner.h"
+#include "sluice/options.h"
+
+namespace sluice::engine {
+
+// Options with every default filled in, and what follows from them, up to the plan.
+struct Blueprint {
+  EngineOptions options;
+  Model model;
+  Machine machine;
+  plan::Plan plan;
+  cpu::CpuOptions cpu;
+};
+
+// Reads the model's description, measures the machine and plans; loads nothing.
+Result<Blueprint> draw_up(const EngineOptions& options);
+
+class Runtime {
+ public:
+  // Takes the memory, opens the files, and reads what the plan keeps.
+  static Result<std::unique_ptr<Runtime>> start(Blueprint blueprint);
+  ~Runtime();
+
+  const Blueprint& blueprint() const { return blueprint_; }
+  const Graph& graph() const { return blueprint_.model.graph; }
+  const plan::Plan& plan() const { return blueprint_.plan; }
+  plan::Executor& executor() { return *executor_; }
+  plan::KvStore& kv() { return *kv_; }
+  const tier::Budget& ram() const { return ram_; }
+  StoreStats disk() const { return store_->stats(); }
+  std::string store_description() const { return store_->describe(); }
+  const cpu::CpuDevice& device() const { return *device_; }
+  tier::TierStats weights_tier() const { return tiers_->stats(TierId{0}); }
+  tier::TierStats kv_tier() const { return tiers_->stats(TierId{1}); }
+  double load_seconds() const { return load_seconds_; }
+  std::mutex& mutex() { return mutex_; }
+
+ private:
+  explicit Runtime(Blueprint blueprint);
+  Status charge();
+  Status take_memory();
+  Status open_files();
+  Status make_tiers();
+  Status load();
+  void write_trace();
+
+  Blueprint blueprint_;
+  tier::Budget ram_;
+  std::vector<tier::Reservation> charges_;
+  std::unique_ptr<Trace> trace_;
+  std::unique_ptr<cpu::HostMemory> memory_;  // weights, then KV, then workspace
+  std::optional<MemorySlice> weights_memory_, kv_memory_;
+  std::optional<tier::Budget> weights_budget_, kv_budget_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<cpu::CpuDevice> device_;
+  std::unique_ptr<tier::TierManager> tiers_;
+  std::optional<plan::WeightStream> weights_;
+  std::unique_ptr<plan::KvStore> kv_;
+  std::unique_ptr<plan::Executor> executor_;
+  double load_seconds_ = 0;
+  std::mutex mutex_;
+};
+
+}  // namespace sluice::engine

@@ -1,0 +1,48 @@
+// SessionImpl: one sequence of a Runtime, and what is done with it.
+#pragma once
+
+#include <atomic>
+
+#include "engine/runtime.h"
+#include "engine/text/utf8.h"
+#include "sluice/engine.h"
+
+namespace sluice::engine {
+
+class SessionImpl : public Session {
+ public:
+  static Result<std::unique_ptr<Session>> create(Runtime& runtime);
+  ~SessionImpl() override;
+
+  uint32_t length() const override { return static_cast<uint32_t>(tokens_.size()); }
+  uint32_t context() const override { return runtime_.plan().context; }
+  Status append(std::span<const int32_t> tokens) override;
+  Result<Generation> generate(std::span<const int32_t> prompt, const GenerateOptions& options,
+                              const std::function<bool(int32_t, std::string_view)>& on_token) override;
+  Result<std::vector<TokenScore>> score(std::span<const int32_t> tokens, uint32_t first) override;
+  Status truncate(uint32_t n) override;
+  Result<std::unique_ptr<Session>> fork() override;
+  void cancel() override { cancelled_.store(true, std::memory_order_relaxed); }
+
+ private:
+  SessionImpl(Runtime& runtime, SequenceId sequence) : runtime_(runtime), sequence_(sequence) {}
+
+  // Runs `tokens` through the model in as few steps as the plan allows. Logits are wanted of those from
+  // `first_logits` on, at most max_rows in a step, and handed to on_rows(index of the first, rows, n).
+  template <class OnRows>
+  Status feed(std::span<const int32_t> tokens, size_t first_logits, size_t max_rows, OnRows on_rows);
+  Status check_room(size_t n) const;
+  Status check_cancelled();
+  Status run_step(std::span<const int32_t> tokens, size_t first_logits, plan::StepResult& result);
+
+  Runtime& runtime_;
+  SequenceId sequence_;
+  std::vector<int32_t> tokens_;  // what the sequence holds
+  Batch batch_;
+  std::atomic<bool> cancelled_{false};
+};
+
+// Scores `id` under one row of logits.
+TokenScore score_row(const float* logits, uint32_t n_vocab, int32_t id);
+
+}  // namespace sluice::engine

@@ -1,0 +1,16 @@
+// A Trace as a file for chrome://tracing and ui.perfetto.dev: one lane each for CPU, disk and executor.
+// Format: "Trace Event Format", Google, complete events ("ph":"X").
+#pragma once
+
+#include <string>
+
+#include "core/trace.h"
+#include "sluice/status.h"
+
+namespace sluice::engine {
+
+inline constexpr size_t trace_spans = 1 << 18;  // kept at most; later ones are counted as dropped
+
+Status write_trace_file(const Trace& trace, const std::string& path);
+
+}  // namespace sluice::engine
