@@ -113,7 +113,7 @@ Result<tier::Pin> ExpertRunner::obtain(BlockId block, TierId tier) {
     if (status.ok()) return opt_.tiers->pin(block, tier);
     if (status.code() != Code::over_budget) return status;
     const Event next = opt_.tiers->pending(tier);
-    if (next == Event()) return status.with_context("routed expert");
+    if (next == Event() && !opt_.tiers->poll()) return status.with_context("routed expert");
     next.wait().ignore();
     opt_.tiers->poll();
   }

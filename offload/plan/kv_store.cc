@@ -98,7 +98,7 @@ struct KvStore::Impl {
         let_go();
       } else {
         const Event next = tiers.pending(opt.tier);
-        if (next == Event()) return status;
+        if (next == Event() && !tiers.poll()) return status;
         next.wait().ignore();
       }
       tiers.poll();

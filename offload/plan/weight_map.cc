@@ -99,7 +99,7 @@ class Cutter {
   void add_group(const std::vector<TensorId>& group) {
     const Extent whole{g_.tensor(group.front()).extent.file, start(group.front()),
                        stop(group.back()) - start(group.front())};
-    const uint32_t block = add_block(BlockRole::matrix, {whole}, static_cast<uint32_t>(group.size()));
+    const uint32_t block = add_block(BlockRole::matrix, {whole}, 1);  // the others are counted when their turn comes
     for (TensorId id : group)
       map_.tiles[id.value].push_back({id, 0, g_.tensor(id).rows, block, start(id) - whole.offset});
   }

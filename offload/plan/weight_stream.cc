@@ -71,7 +71,7 @@ Status WeightStream::run_ahead() {
 
 Status WeightStream::wait_for_room(const Status& why) {
   const Event next = tiers_->pending(tier_);
-  if (next == Event()) return why;
+  if (next == Event()) return tiers_->poll() ? Status() : why;
   next.wait().ignore();
   tiers_->poll();
   return {};

@@ -125,12 +125,12 @@ Result<BlockTable::Lease> BlockTable::pin(BlockId id, TierId tier) {
     return error(Code::not_found, "there is no block {} or no tier {}", id.value, tier.value);
   Copy& c = copy(*e, tier.value);
   wait_until_started(lock, c);
-  if (e->alive) advance(*e, tier.value, nullptr);
   const bool leased =
       c.state == CopyState::ready || c.state == CopyState::dirty || (c.state == CopyState::loading && !c.leaving);
-  if (!e->alive || !leased || !valid(*e, c))
-    return error(Code::not_found, "block {} has no copy in tier {}", id.value, tiers_[tier.value]->space.name());
-  return lease(*e, tier.value);
+  if (leased && valid(*e, c)) return lease(*e, tier.value);
+  if (e->load_failure != nullptr && (c.state == CopyState::absent || c.state == CopyState::failed))
+    return *e->load_failure;
+  return error(Code::not_found, "block {} has no copy in tier {}", id.value, tiers_[tier.value]->space.name());
 }
 
 Result<BlockTable::Lease> BlockTable::create(BlockId id, TierId tier) {

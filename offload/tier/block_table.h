@@ -141,6 +141,7 @@ class BlockTable {
     uint32_t reserved = 0;                  // copies that will be written there
     uint64_t spill_version = no_version;
     uint64_t version = no_version, last_version = 0;
+    std::unique_ptr<Status> load_failure;   // of the last load, until the next
     std::unique_ptr<Status> write_failure;  // not yet told
     std::unique_ptr<Event[]> parts;         // for each tier and extent, where there are several
   };

@@ -86,6 +86,7 @@ void BlockTable::fill_load(Entry& e, size_t t, std::optional<size_t> source, Job
   c.state = CopyState::loading;
   c.starting = true;
   c.version = e.version;
+  e.load_failure.reset();
   list(e, t);
   ++transfers_.started;
 
@@ -185,6 +186,7 @@ void BlockTable::load_ended(Entry& e, size_t t, const Status& status) {
   if (!status.ok()) {
     c.state = CopyState::failed;
     if (changed) fall_back(e, c);
+    if (status.code() != Code::cancelled) e.load_failure = std::make_unique<Status>(status);
     return;
   }
   tiers_[t]->bytes_in += e.block.bytes;
