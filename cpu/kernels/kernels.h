@@ -66,9 +66,9 @@ inline void run(const KernelTable& table, const KernelCall& call, Share share) {
   std::visit(Visitor{table, share}, call);
 }
 
-// Layout of q8 activations, the same for all ISAs: a row of `cols` values is cols int8, then for each
-// block of 32 a float scale d, then for each block a float d * (sum of its int8), each of the three
-// parts padded to 64 bytes.
+// Layout of q8 activations, the same for all ISAs: a row of `cols` values is cols int8 in -127..127, then
+// for each block of 32 a float scale d (value = d * int8), then for each block two int16, the sums of the
+// int8 of its halves; each of the three parts is padded to 64 bytes. f32 rows are contiguous.
 inline uint64_t q8_scales_offset(uint32_t cols) { return align_up(cols, 64); }
 inline uint64_t q8_sums_offset(uint32_t cols) { return q8_scales_offset(cols) + align_up(cols / 32 * 4, 64); }
 inline uint64_t q8_row_bytes(uint32_t cols) { return q8_sums_offset(cols) + align_up(cols / 32 * 4, 64); }

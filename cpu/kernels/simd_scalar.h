@@ -1,0 +1,73 @@
+// Plain C++ for any machine, four rows at a time; included by simd.h alone.
+#pragma once
+
+namespace sluice::cpu::SLUICE_ISA {
+
+inline constexpr uint32_t lanes = 4;
+typedef float F __attribute__((vector_size(16)));
+typedef int32_t I __attribute__((vector_size(16)));
+
+[[gnu::always_inline]] inline F fma(F a, F b, F c) {
+  for (uint32_t i = 0; i < lanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return c;
+}
+
+// 16 bytes of the rows strip, strip + 4, …
+[[gnu::always_inline]] inline I load_strip(const std::byte* const* row, uint64_t offset, uint32_t strip) {
+  return load<I>(row[strip] + offset);
+}
+// Within each group of 16 bytes, the low or high halves of a and b in turns of 32 or 64 bits.
+[[gnu::always_inline]] inline I unpack_lo32(I a, I b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+[[gnu::always_inline]] inline I unpack_hi32(I a, I b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+[[gnu::always_inline]] inline I unpack_lo64(I a, I b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
+[[gnu::always_inline]] inline I unpack_hi64(I a, I b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
+
+[[gnu::always_inline]] inline float half_to_float_one(uint32_t h) {
+  const uint32_t magnitude = h & 0x7fff, sign = (h & 0x8000) << 16;
+  if (magnitude >= 0x7c00) return __builtin_bit_cast(float, sign | 0x7f800000u | (magnitude << 13));
+  const float value = __builtin_bit_cast(float, magnitude << 13) * 0x1p112f;
+  return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, value) | sign);
+}
+// Of the low 16 bits of each lane.
+[[gnu::always_inline]] inline F half_to_float(I h) {
+  F out{};
+  for (uint32_t i = 0; i < lanes; ++i) out[i] = half_to_float_one(static_cast<uint32_t>(h[i]) & 0xffff);
+  return out;
+}
+// `lanes` halves in memory.
+[[gnu::always_inline]] inline F load_halves(const std::byte* p) {
+  F out{};
+  for (uint32_t i = 0; i < lanes; ++i) out[i] = half_to_float_one(load<uint16_t>(p + 2 * i));
+  return out;
+}
+
+// Signed values are kept as value - signed_offset, in 8 bits.
+inline constexpr int signed_offset = 0;
+[[gnu::always_inline]] inline I from_signed(I x) { return x; }
+
+// init + sum of w[k] * a, 4 values of each row for each of n vectors.
+template <Values V, uint32_t n>
+[[gnu::always_inline]] inline I dot(const I* w, const int8_t* a, I init) {
+  for (uint32_t r = 0; r < lanes; ++r)
+    for (uint32_t c = 0; c < 4 * n; ++c) {
+      const uint32_t byte = static_cast<uint32_t>(w[c / 4][r]) >> (8 * (c % 4)) & 0xff;
+      const int value = V == Values::signed8 ? static_cast<int8_t>(byte) : static_cast<int>(byte);
+      init[r] += value * a[c];
+    }
+  return init;
+}
+
+// `lanes` values in memory, unsigned.
+[[gnu::always_inline]] inline I load_bytes(const std::byte* p) {
+  return I{load<uint8_t>(p), load<uint8_t>(p + 1), load<uint8_t>(p + 2), load<uint8_t>(p + 3)};
+}
+[[gnu::always_inline]] inline I load_words(const std::byte* p) {
+  return I{load<uint16_t>(p), load<uint16_t>(p + 2), load<uint16_t>(p + 4), load<uint16_t>(p + 6)};
+}
+
+// s[0] * lo + s[1] * hi in every lane.
+[[gnu::always_inline]] inline I weighted_sums(const int16_t* s, int16_t lo, int16_t hi) {
+  return I{} + (s[0] * lo + s[1] * hi);
+}
+
+}  // namespace sluice::cpu::SLUICE_ISA
