@@ -16,10 +16,21 @@
 //   by evict(); a dirty one is first written to a spill file, and dropped when that write has ended.
 // - Each transfer ends exactly once: done, failed or cancelled, and is counted as such.
 // - A failed load leaves no copy behind: after its Event failed, poll() frees the slot and the block
-//   can be fetched again.
+//   can be fetched again. Until then pin() gives the reason of the failure.
 //
-// Nothing here blocks on I/O but the destructor, which cancels transfers and waits for them. In steady
-// state nothing is allocated.
+// Sources. fetch() takes the newest version from the nearest place: a copy in a memory tier that is
+// connected (one that is still loading too), else the spill file, else the home extents. A tier that
+// files cannot be read into is loaded through a transient slot of the host's tier, charged to it until
+// the copy has been made; dirty copies leave such a tier the same way.
+//
+// A copy that is evicted but not gone yet is taken back by fetch() if nothing has to be undone for that;
+// if its write has begun, fetch() says over_budget until it is gone.
+//
+// Nothing here blocks on I/O but the destructor, which cancels transfers and waits for them; what starts
+// I/O (fetch, evict, poll), as far as Store::submit() and a CopyQueue with a full ring do, and who wants
+// the same copy in that moment; and a release that is the fifth to wait for a Timeline of its own on one
+// copy (see Pin::release). In steady state nothing is allocated, but for the text of a Status that is not
+// ok. poll(), pending() take time in what is under way, all else in the copies of one block.
 // Threads: all functions from any thread. Pins are released by any thread.
 #pragma once
 
@@ -58,11 +69,17 @@ class Pin {
   std::byte* data(size_t part = 0) const;  // payload of extent `part`; device address if not host memory
   Event ready() const { return ready_; }
 
-  // Says that the content was changed through this pin: this copy becomes the authoritative one, older
-  // copies and the spilled version are stale and dropped. Only where it is the block's newest copy.
+  // Says that the content was changed through this pin, or will be by work that is enqueued behind
+  // ready(): this copy becomes the authoritative one, older copies and the spilled version are stale and
+  // dropped. Only where it is the block's newest copy, and the block has one reference. If the load
+  // beneath it fails after all, the change never was and the older versions are valid again.
+  // Nobody else may be reading the copy: neither through pins nor as the source of a copy to another
+  // tier that has not ended.
   void mark_dirty();
 
-  // Ends the lease; the memory may be reused once `after` has signalled.
+  // Ends the lease; the memory may be reused, or written out, once `after` has signalled, however it
+  // ended. Of several Events of one Timeline the latest counts; with four other Timelines pending on the
+  // same copy the call waits for one of them. The Timeline must live until a poll() after the signal.
   void release(Event after = {});
 
  private:
@@ -77,11 +94,12 @@ class Pin {
 
 struct TierStats {
   std::string name;
-  uint64_t capacity = 0, used = 0, peak = 0;
-  uint64_t bytes_in = 0;   // payload brought into this tier
-  uint64_t bytes_out = 0;  // payload written from it
+  uint64_t capacity = 0, used = 0, peak = 0;  // of slots, staging for other tiers among them
+  uint64_t bytes_in = 0;                      // payload of the loads into this tier that ended ok
+  uint64_t bytes_out = 0;                     // payload written from it to the spill file
 };
 
+// A load is one transfer, and so is the writing out of a dirty copy, staging included.
 struct TransferStats {
   uint64_t started = 0, done = 0, failed = 0, cancelled = 0;
 };
@@ -89,12 +107,14 @@ struct TransferStats {
 class TierManager {
  public:
   struct Options {
-    Store* store = nullptr;         // may be null where all data is born in memory and nothing spills
+    Store* store =
+        nullptr;  // outlives the manager and its pins; may be null where all data is born in memory and nothing spills
     std::string spill_directory;    // where dirty blocks go under pressure; empty: they cannot
     uint64_t spill_bytes = 0;       // size of the spill file, made at the first spill
     uint32_t max_blocks = 1 << 16;  // bound of the table, all allocated by the constructor
   };
   explicit TierManager(const Options& options);
+  // No pins may be left. Cancels and waits for transfers, waits for the Events of releases, frees all.
   ~TierManager();
   TierManager(const TierManager&) = delete;
   TierManager& operator=(const TierManager&) = delete;
@@ -111,7 +131,8 @@ class TierManager {
   Result<BlockId> add_block(BlockKind kind, uint64_t bytes);
   const Block& block(BlockId id) const;
   // Blocks are counted: add_block gives one reference; the last drop() frees copies (after their pins)
-  // and spill space. A block with more than one reference must not be written (copy on write).
+  // and spill space, and the id may be given to another block once all of that is free. A block with more
+  // than one reference must not be written (copy on write).
   void share(BlockId id);
   void drop(BlockId id);
   uint32_t references(BlockId id) const;
@@ -119,25 +140,33 @@ class TierManager {
   // Starts transfers into `to`, all reads in one batch, in the order given. A block that has a copy
   // there or on its way is passed over. Stops at the first that finds no room: the count started or
   // passed over is in `done` and over_budget is returned; a failing submit shows in the pins' Events.
+  // Also stops with: not_found, no such block, or one that never had content; unavailable, an old or failed
+  // copy is in the way and pinned; unsupported, no connection leads there.
   Status fetch(std::span<const BlockId> blocks, TierId to, size_t& done);
   Status fetch(BlockId id, TierId to);
-  // Asks a load to end early if nothing has pinned it.
+  // Asks a load to end early if nothing has pinned it. Only loads straight from files do: behind any
+  // other there is work on a CopyQueue, which would fail with it.
   void cancel(BlockId id, TierId tier);
 
-  // Leases the copy in `tier`, loading or there; not_found if there is none.
+  // Leases the copy in `tier`, loading or there. If there is none: the reason for which the last load of
+  // the block failed, else not_found. Copies that are stale or on their way out are none.
   Result<Pin> pin(BlockId id, TierId tier);
   // The first copy of a block born in memory: dirty, its content undefined. over_budget if no room.
   Result<Pin> create(BlockId id, TierId tier);
 
   // Lets a copy go: see the invariants. Its memory is free at a later poll(). Pinned copies are refused
-  // (invalid_argument); absent ones are ok. Where a dirty copy cannot be written: over_budget for a full
-  // spill file, io_error after a failed write (the copy then stays, dirty).
+  // (invalid_argument); absent ones are ok, and those on their way; a load is cancelled, or dropped when
+  // it has ended. A dirty copy is handed to another tier's valid copy where there is one, else written.
+  // Where it cannot be: over_budget for a full spill file, or for none, or for want of staging; and after
+  // a write has failed the next call returns that failure, once, and the one after it tries again. The
+  // copy then stays, dirty.
   Status evict(BlockId id, TierId tier);
 
   // Settles what has ended since the last call: loads, writes, releases. True if memory became free.
   bool poll();
-  // An Event that may free memory in `tier` when it signals: a write of an evicted copy, or the use of a
-  // released one. A default Event (done) if nothing is pending.
+  // An Event that may free memory in `tier` when it signals and poll() is called: a write of an evicted
+  // copy, the use of a released one, or what holds staging memory of the host; for a tier that is loaded
+  // through the host also what may free the host's. A default Event (done) if nothing is pending.
   Event pending(TierId tier) const;
 
   CopyState state(BlockId id, TierId tier) const;

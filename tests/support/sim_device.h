@@ -1,0 +1,30 @@
+// A device that is not there: computes as the CPU does, but has a memory tier of its own.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/device.h"
+#include "cpu/cpu_device.h"
+
+namespace sluice::testing {
+
+// The tier's memory has to be reachable by the CPU's kernels, as SimMemory is.
+class SimDevice : public Device {
+ public:
+  SimDevice(std::unique_ptr<cpu::CpuDevice> cpu, TierId tier) : cpu_(std::move(cpu)), tier_(tier) {}
+  std::string name() const override { return "sim"; }
+  TierId memory_tier() const override { return tier_; }
+  Queue& queue() override { return cpu_->queue(); }
+  ActFormat act_format(DType weights, Compute compute) const override { return cpu_->act_format(weights, compute); }
+  uint64_t act_row_bytes(ActFormat format, uint32_t cols) const override { return cpu_->act_row_bytes(format, cols); }
+
+  // Products that it computed.
+  uint64_t products() const;
+
+ private:
+  std::unique_ptr<cpu::CpuDevice> cpu_;
+  const TierId tier_;
+};
+
+}  // namespace sluice::testing
