@@ -11,6 +11,8 @@ template <class... Fs>
 struct Overloaded : Fs... {
   using Fs::operator()...;
 };
+template <class... Fs>
+Overloaded(Fs...) -> Overloaded<Fs...>;
 
 std::vector<TensorId> present(std::initializer_list<TensorId> ids) {
   std::vector<TensorId> out;

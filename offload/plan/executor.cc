@@ -36,6 +36,9 @@ Status Executor::check(const Batch& batch) const {
                  most.logit_rows);
   if (batch.tap_layers.size() > most.taps)
     return error(Code::invalid_argument, "a batch with {} taps, planned were {}", batch.tap_layers.size(), most.taps);
+  for (const uint32_t layer : batch.tap_layers)
+    if (layer >= g_.n_layers)
+      return error(Code::invalid_argument, "a tap after layer {} of {} layers", layer, g_.n_layers);
   for (const BatchToken& t : batch.tokens)
     if (t.token < 0 || static_cast<uint32_t>(t.token) >= g_.n_vocab)
       return error(Code::invalid_argument, "token {} is not one of the {} of {}", t.token, g_.n_vocab, g_.name);
@@ -101,6 +104,7 @@ Status Executor::finish(Status status) {
   const Status drained = queue_.signal().wait();
   if (status.ok()) status = drained;
   if (!drained.ok()) queue_.reset();
+  if (!status.ok()) weights_.start_over();
   if (!status.ok() && experts_ != nullptr) experts_->recover();
   for (const StepSequence& s : sequences_) kv_.end_step(s.id, status.ok());
   if (status.code() == Code::cancelled) cancelled_.store(false, std::memory_order_relaxed);

@@ -17,14 +17,12 @@ Result<WeightStream> WeightStream::create(tier::TierManager& tiers, TierId tier,
   }
   stream.pins_.resize(blocks.size());
   stream.uses_left_.assign(blocks.size(), 0);
-  for (int round = 0; round < 2; ++round)
-    for (const uint32_t i : stream.order_) stream.order_ids_.push_back(stream.ids_[i]);
   return stream;
 }
 
 WeightStream::~WeightStream() {
   if (ids_.empty()) return;  // moved from
-  abandon_pass();
+  start_over();
   for (tier::Pin& pin : pins_) pin.release();
   for (const BlockId id : ids_) tiers_->drop(id);
   tiers_->poll();
@@ -49,7 +47,6 @@ Status WeightStream::load(void (*progress)(void*, uint64_t, uint64_t), void* con
 }
 
 Status WeightStream::begin_pass() {
-  if (!order_.empty() && next_use_ % order_.size() != 0) abandon_pass();
   for (size_t i = 0; i < uses_left_.size(); ++i) uses_left_[i] = movement_->weights.blocks[i].uses;
   return run_ahead();
 }
@@ -57,10 +54,11 @@ Status WeightStream::begin_pass() {
 Status WeightStream::run_ahead() {
   if (order_.empty()) return {};
   tiers_->poll();
-  while (next_issue_ < next_use_ + order_.size()) {
-    const uint64_t bytes = movement_->weights.blocks[order_[next_issue_ % order_.size()]].slot_bytes;
+  while (next_issue_ < next_done_ + order_.size()) {
+    const uint32_t index = order_[next_issue_ % order_.size()];
+    const uint64_t bytes = movement_->weights.blocks[index].slot_bytes;
     if (next_issue_ > next_use_ && ahead_bytes_ + bytes > movement_->ahead_bytes) return {};
-    const Status status = tiers_->fetch(order_ids_[next_issue_ % order_.size()], tier_);
+    const Status status = tiers_->fetch(ids_[index], tier_);
     if (status.code() == Code::over_budget) return {};
     SLUICE_RETURN_IF_ERROR(status);
     ahead_bytes_ += bytes;
@@ -100,13 +98,14 @@ void WeightStream::used(const Tile& tile, Queue& queue) {
   if (movement_->resident[index] || --uses_left_[index] > 0) return;
   pins_[index].release(queue.signal());
   tiers_->evict(ids_[index], tier_).ignore();  // a clean copy with a home: nothing to write
+  while (next_done_ < next_use_ && uses_left_[order_[next_done_ % order_.size()]] == 0) ++next_done_;
 }
 
 const std::byte* WeightStream::resident(const Tile& tile) const {
   return movement_->resident[tile.block] && pins_[tile.block] ? pins_[tile.block].data() + tile.offset : nullptr;
 }
 
-void WeightStream::abandon_pass() {
+void WeightStream::start_over() {
   for (const uint32_t index : order_) {
     pins_[index].release();
     tiers_->cancel(ids_[index], tier_);
@@ -116,7 +115,7 @@ void WeightStream::abandon_pass() {
       if (const Event next = tiers_->pending(tier_); !(next == Event())) next.wait().ignore();
     }
   }
-  next_use_ = next_issue_ = 0;
+  next_use_ = next_done_ = next_issue_ = 0;
   ahead_bytes_ = 0;
 }
 

@@ -27,8 +27,11 @@ class WeightStream {
   // Reads all that stays; returns when it is there. `progress` (may be empty) is told bytes done of all.
   Status load(void (*progress)(void* context, uint64_t done, uint64_t total) = nullptr, void* context = nullptr);
 
-  // A pass begins at the first op. After a pass that was left early the stream starts over.
+  // A pass begins at the first op.
   Status begin_pass();
+  // After a pass that failed or was left early: drops what is in use or on its way, failed reads among it.
+  // Nothing that was enqueued may still read the stream's memory.
+  void start_over();
 
   // The first row of a tile. Work enqueued on `queue` after this call may read it.
   Result<const std::byte*> use(const Tile& tile, Queue& queue);
@@ -46,7 +49,6 @@ class WeightStream {
  private:
   WeightStream(tier::TierManager& tiers, TierId tier, const Movement& movement)
       : tiers_(&tiers), tier_(tier), movement_(&movement) {}
-  void abandon_pass();
   Status wait_for_room(const Status& why);
 
   tier::TierManager* tiers_;
@@ -56,10 +58,9 @@ class WeightStream {
   std::vector<tier::Pin> pins_;      // by block: what stays, and what is in use
   std::vector<uint32_t> uses_left_;  // by block, of this pass
   std::vector<uint32_t> order_;      // streamed blocks in the order of use
-  std::vector<BlockId> order_ids_;   // the same, twice over: a batch may wrap
-  size_t next_use_ = 0;              // counts of blocks since the stream began or started over; both
-  size_t next_issue_ = 0;            // are positions in order_ modulo its size
-  uint64_t ahead_bytes_ = 0;         // issued and not yet used
+  // Counts of blocks since the stream began or started over; modulo its size they are positions in order_.
+  size_t next_done_ = 0, next_use_ = 0, next_issue_ = 0;
+  uint64_t ahead_bytes_ = 0;  // issued and not yet used
 };
 
 }  // namespace sluice::plan

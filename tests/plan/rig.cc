@@ -1,0 +1,240 @@
+#include "tests/plan/rig.h"
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+namespace sluice::testing {
+
+Machine test_machine() {
+  Machine m;
+  DeviceRates cpu;
+  cpu.id = "cpu";
+  cpu.memory_gb_s = 20;
+  cpu.call_us = 1;
+  m.devices.push_back(cpu);
+  m.tiers.push_back({"host", 16 * GiB, 20, 20});
+  m.tiers.push_back({"disk", 100 * GiB, 0.05, 0.05});
+  return m;
+}
+
+plan::Plan PlanRig::make_plan() const {
+  plan::PlanRequest request;
+  request.ram_budget = options.ram != 0 ? options.ram : 4 * GiB;
+  request.context = options.context;
+  request.sequences = options.sequences;
+  request.step_tokens = options.step_tokens;
+  request.logit_rows = options.logit_rows;
+  request.taps = options.taps;
+  request.compute = options.compute;
+  request.page_tokens = options.page_tokens;
+  request.spill_limit = 1 * GiB;
+  auto made = plan::make_plan(model.graph, test_machine(), request);
+  REQUIRE_MESSAGE(made.ok(), made.status().message());
+  plan::Plan p = std::move(*made);
+  if (options.ram == 0) force(p);
+  return p;
+}
+
+// The least staging and KV that the options allow, so that everything is under pressure.
+void PlanRig::force(plan::Plan& p) const {
+  plan::Movement& m = p.movement;
+  m.weights = plan::cut(model.graph, options.tile_bytes);
+  m.resident.assign(m.weights.blocks.size(), false);
+  m.resident_bytes = 0;
+  double carried = 0;
+  bool all = true;
+  for (size_t i = 0; i < m.weights.blocks.size(); ++i) {
+    const plan::WeightBlock& b = m.weights.blocks[i];
+    bool stays = b.role == plan::BlockRole::vector;
+    if (b.role == plan::BlockRole::matrix) {
+      carried += options.resident;
+      stays = carried >= 0.999;
+      if (stays) carried -= 1;
+    }
+    if (b.role == plan::BlockRole::table) stays = options.resident >= 1;
+    m.resident[i] = stays;
+    if (stays) m.resident_bytes += b.slot_bytes;
+    all &= stays;
+  }
+  m.table_resident = options.resident >= 1;
+  const uint64_t largest =
+      std::max(m.weights.largest_slot(plan::BlockRole::matrix), m.weights.largest_slot(plan::BlockRole::expert));
+  m.staging_bytes = all ? 0 : 3 * largest;
+  m.ahead_bytes = largest;
+  if (options.kv_groups == 0) return;
+  const uint64_t tails = 2ull * model.graph.n_layers * options.sequences;
+  const uint64_t filling = 4 * (div_up(options.step_tokens, options.page_tokens) + options.sequences);
+  m.kv_group_pages = options.kv_groups;
+  m.kv_kept_pages = options.kv_kept;
+  m.kv_pages = static_cast<uint32_t>(tails + filling + 4ull * options.sequences * options.kv_groups + options.kv_kept);
+  m.spill_bytes = 2ull * model.graph.n_layers * options.sequences * m.pages_per_sequence * m.page_slot_bytes;
+}
+
+PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
+    : model(tiny), options(o), plan(make_plan()), store(o.store) {
+  const Graph& g = model.graph;
+  plan::Workspace unused;
+  const uint64_t work = plan::lay_out(g, plan.workspace, !plan.movement.table_resident, nullptr, unused);
+  weights_memory = std::make_unique<SimMemory>(plan.weight_arena_bytes(), true);
+  kv_memory = std::make_unique<SimMemory>(plan.kv_arena_bytes(), true);
+  workspace = std::make_unique<SimMemory>(work, true);
+  weights_budget = std::make_unique<tier::Budget>("weights", plan.weight_arena_bytes());
+  kv_budget = std::make_unique<tier::Budget>("kv", plan.kv_arena_bytes());
+  store.add_file("model", model.file);
+  REQUIRE(store.open("model").value() == FileId{0});
+
+  cpu::CpuOptions cpu;
+  cpu.n_threads = o.threads;
+  cpu.pin = false;
+  device = std::move(cpu::CpuDevice::create(cpu).value());
+  tier::TierManager::Options t;
+  t.store = &store;
+  t.spill_directory = "spill";
+  t.spill_bytes = plan.movement.spill_bytes;
+  t.max_blocks = 4096;
+  tiers = std::make_unique<tier::TierManager>(t);
+  REQUIRE(tiers->add_tier("weights", *weights_memory, *weights_budget) == host_tier);
+  tiers->add_tier("kv", *kv_memory, *kv_budget);
+  if (o.policy != nullptr) {
+    const uint64_t slots = (o.accelerator_experts + 1) * plan.movement.weights.largest_slot(plan::BlockRole::expert);
+    device_memory = std::make_unique<SimMemory>(slots, false);
+    device_budget = std::make_unique<tier::Budget>("device", slots);
+    const TierId id = tiers->add_tier("device", *device_memory, *device_budget);
+    up = std::make_unique<SimCopyQueue>();
+    tiers->connect(host_tier, id, *up);
+    cpu::CpuOptions one = cpu;
+    one.n_threads = 1;
+    accelerator = std::make_unique<SimDevice>(std::move(cpu::CpuDevice::create(one).value()), id);
+  }
+  weights.emplace(std::move(plan::WeightStream::create(*tiers, host_tier, plan.movement).value()));
+
+  plan::KvStore::Options k;
+  k.tier = TierId{1};
+  k.n_layers = g.n_layers;
+  k.n_kv_heads = g.n_kv_heads;
+  k.page_tokens = plan.numerics.page_tokens;
+  k.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
+  k.context = plan.context;
+  k.max_sequences = plan.workspace.sequences;
+  k.kept_pages = plan.movement.kv_kept_pages;
+  k.group_pages = plan.movement.kv_group_pages;
+  kv = std::make_unique<plan::KvStore>(*tiers, k);
+
+  if (!plan.movement.weights.op_experts.empty()) {
+    plan::ExpertRunner::Options e;
+    e.graph = &g;
+    e.plan = &plan;
+    e.tiers = tiers.get();
+    e.weights = &*weights;
+    e.host = device.get();
+    e.accelerator = accelerator.get();
+    e.accelerator_experts = o.accelerator_experts;
+    e.policy = o.policy;
+    experts = std::make_unique<plan::ExpertRunner>(e);
+  }
+  plan::Executor::Parts parts;
+  parts.graph = &g;
+  parts.plan = &plan;
+  parts.store = &store;
+  parts.weights = &*weights;
+  parts.kv = kv.get();
+  parts.device = device.get();
+  parts.workspace = workspace->base();
+  parts.experts = experts.get();
+  executor = std::make_unique<plan::Executor>(parts);
+  const Status loaded = weights->load();
+  REQUIRE_MESSAGE(loaded.ok(), loaded.message());
+}
+
+// Everything that was held is given back, in whatever state a test left it.
+PlanRig::~PlanRig() {
+  executor.reset();
+  experts.reset();
+  kv.reset();
+  weights.reset();
+  settle();
+  CHECK(weights_budget->used() == 0);
+  CHECK(kv_budget->used() == 0);
+  if (device_budget) CHECK(device_budget->used() == 0);
+  tiers.reset();
+  CHECK(store.stats().in_flight == 0);
+  CHECK(store.open_files() == 1);
+}
+
+void PlanRig::settle() {
+  for (;;) {
+    tiers->poll();
+    const tier::TransferStats t = tiers->transfers();
+    Event next;
+    for (uint16_t i = 0; i < (device_memory ? 3 : 2) && next == Event(); ++i) next = tiers->pending(TierId{i});
+    if (next == Event() && t.started == t.done + t.failed + t.cancelled) return;
+    if (next == Event()) std::this_thread::sleep_for(std::chrono::microseconds(50));
+    else next.wait().ignore();
+  }
+}
+
+SequenceId PlanRig::sequence() {
+  const auto made = kv->create();
+  REQUIRE_MESSAGE(made.ok(), made.status().message());
+  return *made;
+}
+
+void PlanRig::append(Batch& batch, SequenceId id, const std::vector<int32_t>& tokens, size_t first,
+                     size_t count) const {
+  const uint32_t before = length(id);
+  for (size_t i = 0; i < count; ++i)
+    batch.tokens.push_back({tokens[first + i], static_cast<int32_t>(before + i), id, 0, true});
+}
+
+Result<std::vector<Floats>> PlanRig::step(const Batch& batch) {
+  SLUICE_ASSIGN_OR_RETURN(const plan::StepResult r, executor->step(batch));
+  std::vector<Floats> rows;
+  const uint64_t n = model.graph.n_vocab;
+  for (uint64_t i = 0; i < r.n_rows; ++i) rows.emplace_back(r.logits + i * n, r.logits + (i + 1) * n);
+  return rows;
+}
+
+Result<std::vector<Floats>> PlanRig::try_feed(SequenceId id, const std::vector<int32_t>& tokens, size_t chunk) {
+  std::vector<Floats> rows;
+  for (size_t done = 0; done < tokens.size(); done += chunk) {
+    Batch batch;
+    append(batch, id, tokens, done, std::min(chunk, tokens.size() - done));
+    SLUICE_ASSIGN_OR_RETURN(auto some, step(batch));
+    rows.insert(rows.end(), some.begin(), some.end());
+  }
+  return rows;
+}
+
+std::vector<Floats> PlanRig::feed(SequenceId id, const std::vector<int32_t>& tokens, size_t chunk) {
+  auto rows = try_feed(id, tokens, chunk);
+  REQUIRE_MESSAGE(rows.ok(), rows.status().message());
+  return std::move(*rows);
+}
+
+std::vector<int32_t> random_tokens(size_t n, uint64_t seed, uint32_t n_vocab) {
+  std::mt19937_64 random(seed);
+  std::vector<int32_t> tokens(n);
+  for (int32_t& t : tokens) t = static_cast<int32_t>(random() % n_vocab);
+  return tokens;
+}
+
+bool same_bits(const std::vector<Floats>& a, const std::vector<Floats>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i)
+    if (a[i].size() != b[i].size() || std::memcmp(a[i].data(), b[i].data(), a[i].size() * 4) != 0) return false;
+  return true;
+}
+
+double distance(const Floats& got, const std::vector<double>& want) {
+  if (got.size() != want.size()) return INFINITY;
+  double most = 0, apart = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (std::isnan(got[i])) return INFINITY;
+    most = std::max(most, std::abs(want[i]));
+    apart = std::max(apart, std::abs(static_cast<double>(got[i]) - want[i]));
+  }
+  return apart / most;
+}
+
+}  // namespace sluice::testing
