@@ -1,6 +1,8 @@
 // The public Engine on top of a Runtime.
 #include "sluice/engine.h"
 
+#include <ctime>
+
 #include "core/error.h"
 #include "engine/model.h"
 #include "engine/report.h"
@@ -22,6 +24,28 @@ std::string decode(const Tokenizer& tokenizer, std::span<const int32_t> tokens) 
   return text.ok() ? std::move(*text) : std::string();
 }
 
+std::string_view bytes_of(const Tokenizer& tokenizer, int32_t token) {
+  return token < 0 ? std::string_view() : tokenizer.token_bytes(token);
+}
+
+Result<std::string> render_chat(const engine::Model& model, std::span<const Message> messages, bool add_prompt) {
+  if (model.chat_template.empty())
+    return error(Code::not_found, "{}: the model has no chat template", model.files.front());
+  auto parsed = engine::ChatTemplate::parse(model.chat_template);
+  if (!parsed.ok()) return parsed.status().with_context(model.files.front() + ": chat template");
+  std::vector<engine::ChatMessage> views;
+  for (const Message& m : messages) views.push_back({m.role, m.content});
+  const engine::Vocab& vocab = model.tokenizer->vocab();
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  engine::ChatInput input{
+      views, add_prompt, bytes_of(*model.tokenizer, vocab.bos()), bytes_of(*model.tokenizer, vocab.eos()), local, {}};
+  auto text = parsed->render(input);
+  if (!text.ok()) return text.status().with_context("chat template");
+  return text;
+}
+
 class EngineImpl : public Engine {
  public:
   explicit EngineImpl(std::unique_ptr<engine::Runtime> runtime) : runtime_(std::move(runtime)) {}
@@ -41,7 +65,7 @@ class EngineImpl : public Engine {
   uint32_t n_vocab() const override { return runtime_->graph().n_vocab; }
 
   Result<std::string> apply_template(std::span<const Message> messages, bool add_generation_prompt) const override {
-    return engine::render_chat(model().chat_template, tokenizer(), messages, add_generation_prompt);
+    return render_chat(model(), messages, add_generation_prompt);
   }
 
   PlanReport plan_report() const override { return engine::report_plan(runtime_->blueprint()); }

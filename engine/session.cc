@@ -11,6 +11,11 @@ namespace {
 
 double seconds_since(uint64_t start) { return static_cast<double>(now_ns() - start) * 1e-9; }
 
+SamplerOptions sampler_options(const SamplingOptions& o, uint32_t context) {
+  const int32_t last_n = o.repeat_last_n < 0 ? static_cast<int32_t>(context) : o.repeat_last_n;
+  return {o.temperature, o.top_k, o.top_p, o.min_p, o.repeat_penalty, last_n, o.seed};
+}
+
 // What a generation says about itself at the end.
 void fill_rates(Generation& g) {
   if (g.prefill_s > 0) g.prefill_tok_s = g.prompt_tokens / g.prefill_s;
@@ -92,6 +97,7 @@ Status SessionImpl::feed(std::span<const int32_t> tokens, size_t first_logits, s
 }
 
 Status SessionImpl::append(std::span<const int32_t> tokens) {
+  forget_cancel();
   return feed(tokens, tokens.size(), 1, [](size_t, const float*, uint32_t) {});
 }
 
@@ -100,6 +106,7 @@ Result<std::vector<TokenScore>> SessionImpl::score(std::span<const int32_t> toke
     return error(Code::invalid_argument, "cannot score from token {} of {}", first, tokens.size());
   const plan::WorkspaceShape& shape = runtime_.plan().workspace;
   const uint32_t n_vocab = runtime_.graph().n_vocab;
+  forget_cancel();
   std::vector<TokenScore> scores;
   const auto on_rows = [&](size_t at, const float* logits, uint32_t n) {
     for (uint32_t row = 0; row < n && at + row + 1 < tokens.size(); ++row)
@@ -112,9 +119,10 @@ Result<std::vector<TokenScore>> SessionImpl::score(std::span<const int32_t> toke
 Result<Generation> SessionImpl::generate(std::span<const int32_t> prompt, const GenerateOptions& options,
                                          const std::function<bool(int32_t, std::string_view)>& on_token) {
   if (prompt.empty()) return error(Code::invalid_argument, "an empty prompt: there is nothing to go on from");
+  forget_cancel();
   const uint32_t n_vocab = runtime_.graph().n_vocab;
   const Tokenizer& tokenizer = *runtime_.blueprint().model.tokenizer;
-  SLUICE_ASSIGN_OR_RETURN(Sampler sampler, Sampler::create(options.sampling, n_vocab));
+  SLUICE_ASSIGN_OR_RETURN(Sampler sampler, Sampler::make(sampler_options(options.sampling, context()), n_vocab));
   for (const int32_t token : tokens_) sampler.accept(token);
   for (const int32_t token : prompt) sampler.accept(token);
 

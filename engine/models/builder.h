@@ -15,7 +15,8 @@ namespace sluice::engine {
 class GraphBuilder {
  public:
   // `files[i]` is part i of the model in a Store.
-  GraphBuilder(const storage::GgufFile& gguf, std::span<const FileId> files) : gguf_(gguf), files_(files), made_(gguf.tensors().size()) {}
+  GraphBuilder(const storage::GgufFile& gguf, std::span<const FileId> files)
+      : gguf_(gguf), files_(files), made_(gguf.tensors().size()) {}
 
   Graph& graph() { return graph_; }
   const storage::GgufFile& gguf() const { return gguf_; }

@@ -32,7 +32,8 @@ Result<Sampler> Sampler::make(const SamplerOptions& options, uint32_t n_vocab) {
   SLUICE_RETURN_IF_ERROR(check_range("min-p", options.min_p, 0, 1));
   SLUICE_RETURN_IF_ERROR(check_range("repeat penalty", options.repeat_penalty, 0.01f, 100));
   if (options.repeat_last_n < 0 || options.repeat_last_n > max_recent) {
-    return error(Code::invalid_argument, "repeat-last-n is {}, but must be between 0 and {}", options.repeat_last_n, max_recent);
+    return error(Code::invalid_argument, "repeat-last-n is {}, but must be between 0 and {}", options.repeat_last_n,
+                 max_recent);
   }
   return Sampler(options, n_vocab);
 }

@@ -22,7 +22,8 @@ std::string quoted(std::string_view text) {
 
 Result<BpeMerges> BpeMerges::make(std::span<const std::string_view> merges,
                                   const std::function<TokenId(std::string_view)>& find) {
-  if (merges.size() > max_merges) return error(Code::corrupt, "tokenizer.ggml.merges: {} merges are absurd", merges.size());
+  if (merges.size() > max_merges)
+    return error(Code::corrupt, "tokenizer.ggml.merges: {} merges are absurd", merges.size());
   BpeMerges made;
   made.merges_.reserve(merges.size());
   made.by_pair_.reset(merges.size());
@@ -36,10 +37,13 @@ Result<BpeMerges> BpeMerges::make(std::span<const std::string_view> merges,
     both.assign(line.substr(0, space)).append(line.substr(space + 1));
     const Merge merge{find(line.substr(0, space)), find(line.substr(space + 1)), find(both)};
     if (merge.left < 0 || merge.right < 0 || merge.merged < 0) {
-      return error(Code::corrupt, "tokenizer.ggml.merges[{}]: {} names a token that is not in the vocabulary", i, quoted(line));
+      return error(Code::corrupt, "tokenizer.ggml.merges[{}]: {} names a token that is not in the vocabulary", i,
+                   quoted(line));
     }
     made.merges_.push_back(merge);
-    const auto same = [&](uint32_t r) { return made.merges_[r].left == merge.left && made.merges_[r].right == merge.right; };
+    const auto same = [&](uint32_t r) {
+      return made.merges_[r].left == merge.left && made.merges_[r].right == merge.right;
+    };
     const uint64_t hash = hash_pair(static_cast<uint32_t>(merge.left), static_cast<uint32_t>(merge.right));
     if (made.by_pair_.add(hash, static_cast<uint32_t>(i), same) == TokenMap::Added::too_many_collisions) {
       return error(Code::corrupt, "tokenizer.ggml.merges[{}]: the merges are made to collide", i);

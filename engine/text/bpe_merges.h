@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <functional>
-#include <string_view>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "engine/text/token_map.h"
@@ -26,9 +26,8 @@ class BpeMerges {
                                 const std::function<TokenId(std::string_view)>& find);
 
   uint32_t rank(TokenId left, TokenId right) const {
-    return by_pair_.find(hash_pair(static_cast<uint32_t>(left), static_cast<uint32_t>(right)), [&](uint32_t r) {
-      return merges_[r].left == left && merges_[r].right == right;
-    });
+    return by_pair_.find(hash_pair(static_cast<uint32_t>(left), static_cast<uint32_t>(right)),
+                         [&](uint32_t r) { return merges_[r].left == left && merges_[r].right == right; });
   }
   const Merge& operator[](uint32_t rank) const { return merges_[rank]; }
   size_t size() const { return merges_.size(); }

@@ -72,7 +72,8 @@ Result<std::unique_ptr<Tokenizer>> ByteBpeTokenizer::make(const TokenizerConfig&
   TokenIndex index;
   SLUICE_RETURN_IF_ERROR(index.fill(config.tokens));
   std::unique_ptr<ByteBpeTokenizer> made(new ByteBpeTokenizer(std::move(vocab), std::move(pretokenizer)));
-  SLUICE_ASSIGN_OR_RETURN(made->merges_, BpeMerges::make(config.merges, [&](std::string_view t) { return index.find(t); }));
+  SLUICE_ASSIGN_OR_RETURN(made->merges_,
+                          BpeMerges::make(config.merges, [&](std::string_view t) { return index.find(t); }));
   for (uint32_t byte = 0; byte < 256; ++byte) {
     std::string letter;
     append_utf8(letter, byte_to_letter(static_cast<uint8_t>(byte)));
@@ -97,7 +98,8 @@ Status ByteBpeTokenizer::set_added(const TokenizerConfig& config) {
 
 Result<Encoded> ByteBpeTokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   if (text.size() >= max_text_bytes) {
-    return error(Code::invalid_argument, "a text of {} bytes is too long to tokenize at once (at most 1 GiB)", text.size());
+    return error(Code::invalid_argument, "a text of {} bytes is too long to tokenize at once (at most 1 GiB)",
+                 text.size());
   }
   Encoded out;
   Words words(*this, out);

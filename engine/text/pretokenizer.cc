@@ -114,7 +114,8 @@ class Pretokenizer::Splitter {
         data_(pcre2_match_data_create(1, nullptr)),
         context_(pcre2_match_context_create(nullptr)) {
     if (!context_) return;
-    pcre2_set_match_limit(context_.get(), static_cast<uint32_t>(std::min<uint64_t>(10'000'000 + 8 * text_bytes, UINT32_MAX)));
+    pcre2_set_match_limit(context_.get(),
+                          static_cast<uint32_t>(std::min<uint64_t>(10'000'000 + 8 * text_bytes, UINT32_MAX)));
     pcre2_set_heap_limit(context_.get(), heap_limit_kib);
   }
 

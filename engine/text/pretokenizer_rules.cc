@@ -18,16 +18,16 @@ using List = std::array<std::string_view, N>;
 #define SLUICE_UPPER R"([^\P{L}a-z])"
 #define SLUICE_LOWER R"([^\P{L}A-Z])"
 #define SLUICE_LEAD R"([^\r\n\p{L}\p{N}]?)"
-#define SLUICE_DEEPSEEK_WORDS                                                                     \
-  R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+)"      \
+#define SLUICE_DEEPSEEK_WORDS                                                               \
+  R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+)" \
   R"(| ?[\p{P}\p{S}]+[\r\n]*|)" SLUICE_LINES_AND_SPACES
 
 constexpr List<2> default_names = {"", "default"};
 constexpr List<4> default_patterns = {R"([\p{P}$+<=>\^~|]+)", SLUICE_GPT2, R"(\p{N}+)", "[0-9][0-9][0-9]"};
 
-constexpr List<16> gpt2_names = {"gpt-2",      "phi-2",      "jina-es", "jina-de", "gigachat", "jina-v2-es",
-                                 "jina-v2-de", "a.x-4.0",    "mellum",  "mpt",     "olmo",     "jais",
-                                 "trillion",   "modern-bert", "exaone4", "granite-docling"};
+constexpr List<16> gpt2_names = {
+    "gpt-2",  "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es",  "jina-v2-de", "a.x-4.0",
+    "mellum", "mpt",   "olmo",    "jais",    "trillion", "modern-bert", "exaone4",    "granite-docling"};
 constexpr List<1> gpt2_patterns = {SLUICE_GPT2};
 
 constexpr List<8> digit_names = {"smollm",    "starcoder", "refact",     "command-r",
@@ -36,17 +36,20 @@ constexpr List<2> digit_patterns = {R"(\p{N})", SLUICE_GPT2};
 
 constexpr List<9> llama3_names = {"llama-bpe", "llama3",   "llama-v3", "falcon3",     "falcon-h1",
                                   "pixtral",   "midm-2.0", "lfm2",     "jina-v5-nano"};
-constexpr List<1> llama3_patterns = {SLUICE_ANY_CASE_CONTRACTION R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3})"
+constexpr List<1> llama3_patterns = {SLUICE_ANY_CASE_CONTRACTION
+                                     R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3})"
                                      R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|)" SLUICE_LINES_AND_SPACES};
 constexpr List<3> dbrx_names = {"dbrx", "smaug-bpe", "chatglm-bpe"};
 constexpr List<2> glm4_names = {"glm4", "glm5"};
 
 constexpr List<9> qwen2_names = {"qwen2",  "deepseek-r1-qwen", "kormo",      "f2llmv2", "stablelm2",
                                  "megrez", "hunyuan",          "solar-open", "grok-2"};
-constexpr List<1> qwen2_patterns = {SLUICE_ANY_CASE_CONTRACTION R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N})"
+constexpr List<1> qwen2_patterns = {SLUICE_ANY_CASE_CONTRACTION
+                                    R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N})"
                                     R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|)" SLUICE_LINES_AND_SPACES};
 constexpr List<1> qwen35_names = {"qwen35"};
-constexpr List<1> qwen35_patterns = {SLUICE_ANY_CASE_CONTRACTION R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N})"
+constexpr List<1> qwen35_patterns = {SLUICE_ANY_CASE_CONTRACTION
+                                     R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N})"
                                      R"(| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|)" SLUICE_LINES_AND_SPACES};
 
 constexpr List<4> deepseek3_names = {"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"};
@@ -60,15 +63,17 @@ constexpr List<1> falcon_names = {"falcon"};
 constexpr List<3> falcon_patterns = {R"([\p{P}$+<=>\^~|`]+)", SLUICE_GPT2, "[0-9][0-9][0-9]"};
 
 constexpr List<1> tekken_names = {"tekken"};
-constexpr List<1> tekken_patterns = {
-    SLUICE_LEAD SLUICE_UPPER "*" SLUICE_LOWER "+|" SLUICE_LEAD SLUICE_UPPER "+" SLUICE_LOWER "*"
-                             R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|)" SLUICE_LINES_AND_SPACES};
+constexpr List<1> tekken_patterns = {SLUICE_LEAD SLUICE_UPPER
+                                     "*" SLUICE_LOWER "+|" SLUICE_LEAD SLUICE_UPPER "+" SLUICE_LOWER
+                                     "*"
+                                     R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|)" SLUICE_LINES_AND_SPACES};
 
 constexpr List<5> gpt4o_names = {"gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"};
-constexpr List<1> gpt4o_patterns = {
-    SLUICE_LEAD SLUICE_UPPER "*" SLUICE_LOWER "+(?:" SLUICE_ANY_CASE_CONTRACTION ")?|" SLUICE_LEAD SLUICE_UPPER
-                             "+" SLUICE_LOWER "*(?:" SLUICE_ANY_CASE_CONTRACTION ")?"
-                             R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|)" SLUICE_LINES_AND_SPACES};
+constexpr List<1> gpt4o_patterns = {SLUICE_LEAD SLUICE_UPPER
+                                    "*" SLUICE_LOWER "+(?:" SLUICE_ANY_CASE_CONTRACTION ")?|" SLUICE_LEAD SLUICE_UPPER
+                                    "+" SLUICE_LOWER "*(?:" SLUICE_ANY_CASE_CONTRACTION
+                                    ")?"
+                                    R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|)" SLUICE_LINES_AND_SPACES};
 
 constexpr std::array<PretokenizerRule, 13> rules = {{
     {default_names, default_patterns, false, false},

@@ -24,7 +24,8 @@ SpecialTokens::SpecialTokens(const Vocab& vocab) {
 
 TokenId SpecialTokens::find_in(const Vocab& vocab, const Group& group, std::string_view text) const {
   const auto begin = ids_.begin() + group.first, end = begin + group.count;
-  const auto at = std::lower_bound(begin, end, text, [&](TokenId id, std::string_view t) { return vocab.bytes(id) < t; });
+  const auto at =
+      std::lower_bound(begin, end, text, [&](TokenId id, std::string_view t) { return vocab.bytes(id) < t; });
   return at != end && vocab.bytes(*at) == text ? *at : no_token;
 }
 

@@ -25,8 +25,6 @@ uint64_t hash_bytes(std::string_view bytes) {
   return hash;
 }
 
-uint64_t hash_pair(uint32_t a, uint32_t b) {
-  return mix((static_cast<uint64_t>(a) << 32 | b) + 0x9E3779B97F4A7C15u);
-}
+uint64_t hash_pair(uint32_t a, uint32_t b) { return mix((static_cast<uint64_t>(a) << 32 | b) + 0x9E3779B97F4A7C15u); }
 
 }  // namespace sluice::engine

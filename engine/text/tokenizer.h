@@ -20,15 +20,15 @@ namespace sluice::engine {
 // What a model file says about its tokenizer; the names are those of GGUF's tokenizer.ggml.* keys. The
 // views are needed only while make_tokenizer() runs.
 struct TokenizerConfig {
-  std::string_view model;                     // "gpt2"
-  std::string_view pre;                       // how text is cut into words; empty means "default"
-  std::span<const std::string_view> tokens;   // by id
-  std::span<const int32_t> token_types;       // by id, GGUF's numbers; empty: all normal
-  std::span<const float> scores;              // by id; empty where the model has none
-  std::span<const std::string_view> merges;   // "left right", best first
-  SpecialIds ids;                             // -1 for what the file does not name
-  std::optional<bool> add_bos, add_eos;       // missing: what `pre` implies
-  std::optional<bool> add_space_prefix;       // SentencePiece only
+  std::string_view model;                    // "gpt2"
+  std::string_view pre;                      // how text is cut into words; empty means "default"
+  std::span<const std::string_view> tokens;  // by id
+  std::span<const int32_t> token_types;      // by id, GGUF's numbers; empty: all normal
+  std::span<const float> scores;             // by id; empty where the model has none
+  std::span<const std::string_view> merges;  // "left right", best first
+  SpecialIds ids;                            // -1 for what the file does not name
+  std::optional<bool> add_bos, add_eos;      // missing: what `pre` implies
+  std::optional<bool> add_space_prefix;      // SentencePiece only
 };
 
 struct EncodeOptions {

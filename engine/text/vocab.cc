@@ -16,12 +16,12 @@ constexpr uint64_t max_arena_bytes = uint64_t{1} << 30;
 // Names of end-of-turn tokens, in the order in which llama.cpp (llama-vocab.cpp) would take them for eot,
 // then those that only end generation.
 constexpr std::array<std::string_view, 10> eot_names = {
-    "<|eot_id|>",        "<|im_end|>", "<|end|>", "<end_of_turn>",          "<|endoftext|>",
+    "<|eot_id|>",      "<|im_end|>", "<|end|>", "<end_of_turn>",         "<|endoftext|>",
     "<|end_of_text|>", "<EOT>",      "_<EOT>",  "<｜end▁of▁sentence｜>", "<end_of_utterance>"};
 constexpr std::array<std::string_view, 21> end_names = {
-    "<|return|>",   "<|call|>",   "<|eom_id|>", "<eos>",     "<turn|>",   "[EOT]",      "[EOS]",
-    "</s>",         "<|fim_pad|>", "<fim-pad>",  "<fim_pad>", "<PAD>",     "[PAD]",      "<|fim_repo|>",
-    "<|repo_name|>", "<fim-repo>", "<REPO>",     "<reponame>", "<|file_sep|>", "<|calls|>", "<|flush|>"};
+    "<|return|>",    "<|call|>",    "<|eom_id|>", "<eos>",      "<turn|>",      "[EOT]",     "[EOS]",
+    "</s>",          "<|fim_pad|>", "<fim-pad>",  "<fim_pad>",  "<PAD>",        "[PAD]",     "<|fim_repo|>",
+    "<|repo_name|>", "<fim-repo>",  "<REPO>",     "<reponame>", "<|file_sep|>", "<|calls|>", "<|flush|>"};
 
 Result<TokenId> checked_id(int64_t id, std::string_view role, uint32_t n_tokens) {
   if (id == no_token) return no_token;
@@ -38,7 +38,8 @@ Result<Vocab> Vocab::make(const TokenizerConfig& config, Decoder raw_bytes) {
     return error(Code::corrupt, "tokenizer.ggml.tokens: {} tokens are more than the {} that can be real",
                  config.tokens.size(), max_tokens);
   }
-  for (const auto& [n, key] : {std::pair(config.token_types.size(), "token_type"), std::pair(config.scores.size(), "scores")}) {
+  for (const auto& [n, key] :
+       {std::pair(config.token_types.size(), "token_type"), std::pair(config.scores.size(), "scores")}) {
     if (n != 0 && n != config.tokens.size()) {
       return error(Code::corrupt, "tokenizer.ggml.{} has {} entries for {} tokens", key, n, config.tokens.size());
     }
@@ -123,7 +124,8 @@ void Vocab::find_end_tokens() {
 }
 
 TokenId Vocab::find(std::string_view wanted) const {
-  const uint32_t id = by_bytes_.find(hash_bytes(wanted), [&](uint32_t v) { return bytes(static_cast<TokenId>(v)) == wanted; });
+  const uint32_t id =
+      by_bytes_.find(hash_bytes(wanted), [&](uint32_t v) { return bytes(static_cast<TokenId>(v)) == wanted; });
   return id == TokenMap::none ? no_token : static_cast<TokenId>(id);
 }
 

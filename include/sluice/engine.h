@@ -77,7 +77,8 @@ class Session {
   // A second session that begins with this one's content; shares its memory until either goes on.
   virtual Result<std::unique_ptr<Session>> fork() = 0;
 
-  // Ends the running call soon (append and score fail with `cancelled`; generate returns what it has).
+  // Ends the running call soon (append and score fail with `cancelled`; generate returns what it has). No
+  // effect on calls that begin later.
   virtual void cancel() = 0;
 };
 
