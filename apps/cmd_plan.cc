@@ -1,0 +1,102 @@
+#include <string>
+
+#include "apps/commands.h"
+#include "apps/json.h"
+#include "apps/output.h"
+#include "apps/print.h"
+#include "apps/text.h"
+
+namespace sluice::apps {
+namespace {
+
+// "attn_q.weight" of "blk.3.attn_q.weight".
+std::string name_in_layer(const std::string& tensor) {
+  if (!tensor.starts_with("blk.")) return tensor;
+  const size_t dot = tensor.find('.', 4);
+  return dot == std::string::npos ? tensor : tensor.substr(dot + 1);
+}
+
+bool same_placement(const LayerReport& a, const LayerReport& b) {
+  if (a.tensors.size() != b.tensors.size()) return false;
+  for (size_t i = 0; i < a.tensors.size(); ++i) {
+    const PlacementReport &x = a.tensors[i], &y = b.tensors[i];
+    if (name_in_layer(x.tensor) != name_in_layer(y.tensor) || x.type != y.type || x.device != y.device ||
+        x.bytes_resident != y.bytes_resident || x.bytes_streamed != y.bytes_streamed ||
+        x.tiles_resident != y.tiles_resident || x.tiles_streamed != y.tiles_streamed)
+      return false;
+  }
+  return true;
+}
+
+void add_layer(Table& table, const std::string& name, const LayerReport& layer) {
+  for (size_t i = 0; i < layer.tensors.size(); ++i) {
+    const PlacementReport& p = layer.tensors[i];
+    table.add({i == 0 ? printable(name) : "", printable(name_in_layer(p.tensor)), p.type, p.device,
+               std::to_string(p.tiles_resident), std::to_string(p.tiles_streamed), format_size(p.bytes_resident),
+               format_size(p.bytes_streamed)});
+  }
+}
+
+// A row for each tensor; neighbouring layers that live alike share theirs.
+std::string layer_table(const PlanReport& plan) {
+  Table table("llllrrrr");
+  table.add({"layer", "tensor", "type", "on", "tiles kept", "read", "bytes kept", "read per step"});
+  for (size_t i = 0; i < plan.layers.size();) {
+    size_t last = i;
+    while (last + 1 < plan.layers.size() && same_placement(plan.layers[i], plan.layers[last + 1])) ++last;
+    std::string name = plan.layers[i].name;
+    if (last != i) name += " to " + plan.layers[last].name + ", each";
+    add_layer(table, name, plan.layers[i]);
+    i = last + 1;
+  }
+  return table.to_string();
+}
+
+std::string memory_table(const PlanReport& plan) {
+  Table table("lr");
+  uint64_t total = 0;
+  for (const auto& [name, bytes] : plan.memory) {
+    table.add({"  " + printable(name), format_size(bytes)});
+    total += bytes;
+  }
+  table.add({"  in all", format_size(total)});
+  return table.to_string();
+}
+
+std::string tier_table(const PlanReport& plan) {
+  Table table("lrrr");
+  table.add({"tier", "weights kept", "read per token", "GB/s"});
+  table.add({"ram", format_size(plan.resident_bytes), format_size(plan.resident_bytes + plan.disk_bytes_per_token),
+             format_rate(plan.machine.memory_gb_s)});
+  table.add({"disk", "-", format_size(plan.disk_bytes_per_token), format_rate(plan.machine.disk_gb_s)});
+  return table.to_string();
+}
+
+std::string describe(const PlanReport& plan) {
+  const std::string budget = plan.ram_budget != 0 ? format_size(plan.ram_budget) : "no budget";
+  std::string kv = format_size(plan.kv_bytes) + " of KV in " + plan.kv_type;
+  kv += plan.kv_spill_bytes != 0 ? ", " + format_size(plan.kv_spill_bytes) + " of it may spill to disk"
+                                 : ", all in memory";
+  std::string out = printable(plan.model) + "\n" + "numerics " + plan.numerics_hash + ", compute " + plan.precision +
+                    ", context " + std::to_string(plan.context) + ", steps of up to " + std::to_string(plan.batch) +
+                    " tokens\n" + "machine: " + printable(plan.machine.cpu) + ", " + plan.machine.isa + ", " +
+                    std::to_string(plan.machine.threads) + " threads\n\n";
+  out += layer_table(plan) + "\n" + tier_table(plan) + "\n" + "memory, of " + budget + ":\n" + memory_table(plan) + kv +
+         "\n\n";
+  out += "predicted: prefill of " + std::to_string(plan.prefill_tokens) + " tokens at " +
+         format_rate(plan.prefill_tok_s) + " tok/s, decode at " + format_rate(plan.decode_tok_s) + " tok/s";
+  return out + (plan.bottleneck.empty() ? "\n" : ", bound by " + plan.bottleneck + "\n");
+}
+
+}  // namespace
+
+Result<int> plan(const PlanOptions& options) {
+  EngineOptions engine = options.engine;
+  engine.warn = print_warning;
+  SLUICE_ASSIGN_OR_RETURN(const PlanReport report, Engine::plan(engine));
+  Output output;
+  output.write(options.json ? plan_json(report) + "\n" : describe(report));
+  return output.finish();
+}
+
+}  // namespace sluice::apps
