@@ -77,7 +77,7 @@ Result<Generation> Conversation::answer(const std::vector<int32_t>& tokens, Inte
   const CancelOnInterrupt cancel(session_);
   return session_.generate(
       std::span(tokens).subspan(held_.size()), options_.generate,
-      [&](int32_t, std::string_view piece) { return interrupts.pending() == 0 && output.write(piece); });
+      [&](int32_t, std::string_view piece) { return output.write(piece) && interrupts.pending() == 0; });
 }
 
 Status Conversation::turn(const std::string& text, Interrupts& interrupts, Output& output) {

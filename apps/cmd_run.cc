@@ -43,7 +43,7 @@ Result<int> run(const RunOptions& options) {
   Interrupts interrupts;
   Output output;
   const auto stream = [&](int32_t, std::string_view piece) {
-    return interrupts.pending() == 0 && (options.json || output.write(piece));
+    return (options.json || output.write(piece)) && interrupts.pending() == 0;
   };
   auto generation = [&] {
     const CancelOnInterrupt cancel(*session);

@@ -83,6 +83,8 @@ std::vector<int32_t> greedy(Engine& engine, const std::string& prompt, int64_t n
 
 }  // namespace
 
+TEST_SUITE_BEGIN("exactness");
+
 TEST_CASE("SmolLM2 in F32 has the argmax of llama.cpp's exact run wherever the margin exceeds 0.02") {
   NEEDS_MODEL();
   EngineOptions options = smollm2(model, 1 * GiB);
@@ -118,6 +120,8 @@ TEST_CASE("SmolLM2's perplexity") {
   CHECK(std::abs(f32 / exact - 1) < 0.0005);
   CHECK(fast / exact < peer / exact + 0.002);
 }
+
+TEST_SUITE_END();
 
 TEST_CASE("SmolLM2 gives the same tokens resident, streamed, and with KV on disk") {
   NEEDS_MODEL();
