@@ -13,15 +13,18 @@ endif()
 
 add_library(sluice_flags INTERFACE)
 target_include_directories(sluice_flags INTERFACE
-  $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
+  $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
+  $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+target_compile_features(sluice_flags INTERFACE cxx_std_20)
 # Contraction would let the compiler choose where products are fused, and with it the last bit.
-target_compile_options(sluice_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -ffp-contract=off)
+set(sluice_options -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -ffp-contract=off)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(sluice_flags INTERFACE -Wno-restrict)  # false alarms of GCC 12, its bug 105651
+  list(APPEND sluice_options -Wno-restrict)  # false alarms of GCC 12, its bug 105651
 endif()
 if(SLUICE_WERROR)
-  target_compile_options(sluice_flags INTERFACE -Werror)
+  list(APPEND sluice_options -Werror)
 endif()
+target_compile_options(sluice_flags INTERFACE "$<BUILD_INTERFACE:${sluice_options}>")  # not of those who link us
 if(SLUICE_SANITIZE)
   target_compile_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE})
