@@ -5,12 +5,14 @@
 namespace sluice {
 namespace {
 
-constexpr std::array<DTypeInfo, 9> types = {{
+constexpr std::array<DTypeInfo, 11> types = {{
     {"F32", 1, 4, 0},
     {"F16", 1, 2, 1},
     {"BF16", 1, 2, 30},
     {"Q4_0", 32, 18, 2},
     {"Q4_1", 32, 20, 3},
+    {"Q5_0", 32, 22, 6},
+    {"Q5_1", 32, 24, 7},
     {"Q8_0", 32, 34, 8},
     {"Q4_K", 256, 144, 12},
     {"Q6_K", 256, 210, 14},

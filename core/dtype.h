@@ -11,7 +11,7 @@
 
 namespace sluice {
 
-enum class DType : uint8_t { f32, f16, bf16, q4_0, q4_1, q8_0, q4_k, q6_k, i32 };
+enum class DType : uint8_t { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q6_k, i32 };
 
 struct DTypeInfo {
   std::string_view name;    // "Q4_1"
@@ -41,6 +41,19 @@ struct BlockQ4_1 {
   uint16_t d, m;
   uint8_t nibbles[16];
 };
+// w[i] = d * (q - 16), q of 5 bits: the nibble of value i as in BlockQ4_0, and above it bit i of `high`
+// (bit i % 8 of byte i / 8).
+struct BlockQ5_0 {
+  uint16_t d;
+  uint8_t high[4];
+  uint8_t nibbles[16];
+};
+// w[i] = d * q + m, q as in BlockQ5_0.
+struct BlockQ5_1 {
+  uint16_t d, m;
+  uint8_t high[4];
+  uint8_t nibbles[16];
+};
 // w[i] = d * value.
 struct BlockQ8_0 {
   uint16_t d;
@@ -66,6 +79,7 @@ struct BlockQ6_K {
   uint16_t d;
 };
 static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ8_0) == 34);
+static_assert(sizeof(BlockQ5_0) == 22 && sizeof(BlockQ5_1) == 24);
 static_assert(sizeof(BlockQ4_K) == 144 && sizeof(BlockQ6_K) == 210);
 
 // IEEE binary16 <-> float, round to nearest even; every finite, infinite and NaN value is covered.

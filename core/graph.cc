@@ -90,14 +90,16 @@ class Validator {
   }
   Status check(const AttentionOutOp& op) const {
     SLUICE_RETURN_IF_ERROR(shape(op.wo, "attention output", g_.hidden_size, q_size()));
-    return optional_vector(op.bo, "attention output bias", g_.hidden_size);
+    SLUICE_RETURN_IF_ERROR(optional_vector(op.bo, "attention output bias", g_.hidden_size));
+    return optional_vector(op.post_norm, "norm behind attention", g_.hidden_size);
   }
   Status check(const FfnOp& op) const {
     SLUICE_RETURN_IF_ERROR(vector(op.norm, "ffn norm", g_.hidden_size));
     const uint32_t width = op.gate.valid() ? g_.tensor(op.gate).rows : 0;
     SLUICE_RETURN_IF_ERROR(shape(op.gate, "ffn gate", width, g_.hidden_size));
     SLUICE_RETURN_IF_ERROR(shape(op.up, "ffn up", width, g_.hidden_size));
-    return shape(op.down, "ffn down", g_.hidden_size, width);
+    SLUICE_RETURN_IF_ERROR(shape(op.down, "ffn down", g_.hidden_size, width));
+    return optional_vector(op.post_norm, "norm behind ffn", g_.hidden_size);
   }
   Status check(const RouteOp& op) const {
     SLUICE_RETURN_IF_ERROR(vector(op.norm, "router norm", g_.hidden_size));
@@ -158,9 +160,15 @@ std::vector<TensorId> vectors(const Op& op) {
                  [](const AttentionInOp& o) {
                    return present({o.norm, o.bq, o.bk, o.bv, o.q_norm, o.k_norm});
                  },
-                 [](const AttentionOp&) { return Ids(); }, [](const AttentionOutOp& o) { return present({o.bo}); },
-                 [](const FfnOp& o) { return present({o.norm}); }, [](const RouteOp& o) { return present({o.norm}); },
-                 [](const ExpertsOp&) { return Ids(); }, [](const HeadOp& o) { return present({o.norm}); }},
+                 [](const AttentionOp&) { return Ids(); },
+                 [](const AttentionOutOp& o) {
+                   return present({o.bo, o.post_norm});
+                 },
+                 [](const FfnOp& o) {
+                   return present({o.norm, o.post_norm});
+                 },
+                 [](const RouteOp& o) { return present({o.norm}); }, [](const ExpertsOp&) { return Ids(); },
+                 [](const HeadOp& o) { return present({o.norm}); }},
       op);
 }
 

@@ -61,16 +61,17 @@ struct AttentionOp {
   uint32_t window = 0;
 };
 
-// h += W o (+ b).
+// y = W o (+ b); h += y, or rms(y; post_norm) where there is one.
 struct AttentionOutOp {
-  TensorId wo, bo;
+  float eps = 1e-5f;
+  TensorId wo, bo, post_norm;
 };
 
-// h += down(act(gate x) * up x), x = rms(h; norm).
+// y = down(act(gate x) * up x), x = rms(h; norm); h += y, or rms(y; post_norm) where there is one.
 struct FfnOp {
   float eps = 1e-5f;
   Activation activation = Activation::silu;
-  TensorId norm, gate, up, down;
+  TensorId norm, gate, up, down, post_norm;
 };
 
 // x = rms(h; norm); chooses `used` of n_experts for each token from W x.
@@ -87,9 +88,9 @@ struct ExpertsOp {
   TensorId gate, up, down;
 };
 
-// logits = W rms(h; norm), for the rows that want them.
+// logits = W rms(h; norm), for the rows that want them; softcap * tanh(logit / softcap) where softcap > 0.
 struct HeadOp {
-  float eps = 1e-5f;
+  float eps = 1e-5f, softcap = 0;
   TensorId norm, output;
 };
 

@@ -14,7 +14,10 @@ struct CostOf {
   Cost operator()(const GatherRowsCall& c) const {
     return {c.n_rows * (row_bytes(c.dtype, c.cols) + c.cols * 4ull), uint64_t{c.n_rows} * c.cols};
   }
-  Cost operator()(const RmsNormCall& c) const { return {(2ull * c.n_rows + 1) * c.cols * 4, 4ull * c.n_rows * c.cols}; }
+  Cost operator()(const RmsNormCall& c) const {
+    const uint64_t rows = (c.accumulate ? 3ull : 2ull) * c.n_rows + 1;
+    return {rows * c.cols * 4, 4ull * c.n_rows * c.cols};
+  }
   Cost operator()(const QuantizeCall& c) const {
     const uint64_t values = uint64_t{c.n_rows} * c.cols;
     return {values * 4 + act_bytes(c.format, values), 3 * values};
@@ -52,6 +55,10 @@ struct CostOf {
     const uint64_t values = uint64_t{c.n_rows} * c.cols;
     return {values * 12, values * 8};
   }
+  Cost operator()(const SoftcapCall& c) const {
+    const uint64_t values = uint64_t{c.n_rows} * c.cols;
+    return {values * 8, values * 8};
+  }
   Cost operator()(const CopyRowsCall& c) const { return {uint64_t{c.n_rows} * c.cols * 8, 0}; }
   Cost operator()(const RouteCall& c) const {
     return {uint64_t{c.n_tokens} * (c.n_experts + 2ull * c.k) * 4, 4ull * c.n_tokens * c.n_experts};
@@ -71,6 +78,7 @@ struct NameOf {
   std::string_view operator()(const KvAppendCall&) const { return "kv_append"; }
   std::string_view operator()(const AttentionCall&) const { return "attention"; }
   std::string_view operator()(const GatedActCall&) const { return "gated_act"; }
+  std::string_view operator()(const SoftcapCall&) const { return "softcap"; }
   std::string_view operator()(const CopyRowsCall&) const { return "copy_rows"; }
   std::string_view operator()(const RouteCall&) const { return "route"; }
   std::string_view operator()(const MergeCall&) const { return "merge"; }

@@ -38,7 +38,7 @@ struct GatherRowsCall {
   float* out;  // n_rows x cols
 };
 
-// out = weight * x / sqrt(mean(x^2) + eps), row by row; weight may be null (all ones). out may be x.
+// out (+)= weight * x / sqrt(mean(x^2) + eps), row by row; weight may be null (all ones). out may be x.
 // (Zhang & Sennrich 2019, arXiv:1910.07467)
 struct RmsNormCall {
   const float* x;
@@ -46,6 +46,7 @@ struct RmsNormCall {
   float eps;
   uint32_t n_rows, cols;
   float* out;
+  bool accumulate = false;  // add to out (a residual) instead of replacing it
 };
 
 // Activations into the form that a product wants; `out` has n_rows rows of act_row_bytes(format, cols).
@@ -159,6 +160,13 @@ struct GatedActCall {
   float* out;
 };
 
+// x = cap * tanh(x / cap), element by element, in place; cap > 0.
+struct SoftcapCall {
+  float* x;
+  uint32_t n_rows, cols;
+  float cap;
+};
+
 // out[i] = x[index[i]]: rows of a batch that go on alone.
 struct CopyRowsCall {
   const float* x;
@@ -185,8 +193,9 @@ struct MergeCall {
   float* out;
 };
 
-using KernelCall = std::variant<GatherRowsCall, RmsNormCall, QuantizeCall, MatmulCall, RopeTableCall, RopeCall,
-                                KvAppendCall, AttentionCall, GatedActCall, CopyRowsCall, RouteCall, MergeCall>;
+using KernelCall =
+    std::variant<GatherRowsCall, RmsNormCall, QuantizeCall, MatmulCall, RopeTableCall, RopeCall, KvAppendCall,
+                 AttentionCall, GatedActCall, SoftcapCall, CopyRowsCall, RouteCall, MergeCall>;
 
 // What a call must at least read and write, and the operations it does: each input once, each output
 // once. The profiler and the cost model count with these.

@@ -15,6 +15,7 @@ void rope(const RopeCall& call, Share share);
 void kv_append(const KvAppendCall& call, Share share);
 void attention(const AttentionCall& call, Share share);
 void gated_act(const GatedActCall& call, Share share);
+void softcap(const SoftcapCall& call, Share share);
 void copy_rows(const CopyRowsCall& call, Share share);
 void route(const RouteCall& call, Share share);
 void merge(const MergeCall& call, Share share);

@@ -40,6 +40,26 @@ void from_q4_1(const std::byte* block, float* out) {
   from_nibbles(block + 4, 16, 4, 0, d, m, out + 16);
 }
 
+// Values 0..31 of a block of 5 bits, as scale * (value + offset) + min.
+[[gnu::always_inline]] inline void from_five_bits(const std::byte* high, const std::byte* nibbles, int offset,
+                                                  float scale, float min, float* out) {
+  const auto bits = load<uint32_t>(high);
+  for (uint32_t j = 0; j < 32; j += lanes) {
+    I fifth;
+    for (uint32_t i = 0; i < lanes; ++i) fifth[i] = static_cast<int32_t>(bits >> (j + i) & 1) << 4;
+    const I nibble = (load_bytes(nibbles + j % 16) >> (j < 16 ? 0 : 4)) & 15;
+    store(out + j, scale * to_float((nibble | fifth) + offset) + min);
+  }
+}
+
+void from_q5_0(const std::byte* block, float* out) {
+  from_five_bits(block + 2, block + 6, -16, half(block), 0.0f, out);
+}
+
+void from_q5_1(const std::byte* block, float* out) {
+  from_five_bits(block + 4, block + 8, 0, half(block), half(block + 2), out);
+}
+
 void from_q8_0(const std::byte* block, float* out) {
   const float d = half(block);
   for (uint32_t j = 0; j < 32; j += lanes) store(out + j, d * to_float((load_bytes(block + 2 + j) << 24) >> 24));
@@ -85,6 +105,8 @@ uint64_t weight_bytes(DType type, uint64_t elements) {
     case DType::bf16: return elements * 2;
     case DType::q4_0: return elements / 32 * 18;
     case DType::q4_1: return elements / 32 * 20;
+    case DType::q5_0: return elements / 32 * 22;
+    case DType::q5_1: return elements / 32 * 24;
     case DType::q8_0: return elements / 32 * 34;
     case DType::q4_k: return elements / 256 * 144;
     case DType::q6_k: return elements / 256 * 210;
@@ -101,6 +123,8 @@ void dequantize(DType type, const std::byte* from, uint32_t n, float* out) {
     case DType::bf16: return from_bf16(from, n, out);
     case DType::q4_0: return all_blocks<32, 18, from_q4_0>(from, n, out);
     case DType::q4_1: return all_blocks<32, 20, from_q4_1>(from, n, out);
+    case DType::q5_0: return all_blocks<32, 22, from_q5_0>(from, n, out);
+    case DType::q5_1: return all_blocks<32, 24, from_q5_1>(from, n, out);
     case DType::q8_0: return all_blocks<32, 34, from_q8_0>(from, n, out);
     case DType::q4_k: return all_blocks<256, 144, from_q4_k>(from, n, out);
     case DType::q6_k: return all_blocks<256, 210, from_q6_k>(from, n, out);

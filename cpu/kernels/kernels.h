@@ -40,6 +40,7 @@ struct KernelTable {
   void (*kv_append)(const KvAppendCall&, Share);
   void (*attention)(const AttentionCall&, Share);
   void (*gated_act)(const GatedActCall&, Share);
+  void (*softcap)(const SoftcapCall&, Share);
   void (*copy_rows)(const CopyRowsCall&, Share);
   void (*route)(const RouteCall&, Share);
   void (*merge)(const MergeCall&, Share);
@@ -59,6 +60,7 @@ inline void run(const KernelTable& table, const KernelCall& call, Share share) {
     void operator()(const KvAppendCall& c) const { t.kv_append(c, s); }
     void operator()(const AttentionCall& c) const { t.attention(c, s); }
     void operator()(const GatedActCall& c) const { t.gated_act(c, s); }
+    void operator()(const SoftcapCall& c) const { t.softcap(c, s); }
     void operator()(const CopyRowsCall& c) const { t.copy_rows(c, s); }
     void operator()(const RouteCall& c) const { t.route(c, s); }
     void operator()(const MergeCall& c) const { t.merge(c, s); }

@@ -55,6 +55,52 @@ struct FormatQ4_1 {
   }
 };
 
+// Bits 4k..4k+3 of each lane, each in bit 4 of a byte of its own.
+[[gnu::always_inline]] inline I fifth_bits(I high, uint32_t k) {
+  const I four = (high >> (4 * k)) & 0xf;
+  const I two = four | (four << 7);
+  return ((two | (two << 14)) & 0x01010101) << 4;
+}
+
+[[gnu::always_inline]] inline void join_fifth_bits(I high, WeightBlock& block) {
+  unroll<8>([&](auto k) __attribute__((always_inline)) { block.w[k] |= fifth_bits(high, k); });
+}
+
+struct FormatQ5_0 {
+  static constexpr uint32_t unit_bytes = 22, unit_blocks = 1;
+  static constexpr Values values = Values::five_bit;
+  static constexpr int offset = -16;
+  static constexpr bool has_min = false, two_scales = false;
+
+  template <class Visitor>
+  [[gnu::always_inline]] static void unpack(const Rows& rows, uint64_t at, const Visitor& visit) {
+    WeightBlock block;
+    const Quad head = load_quad(rows, at);
+    block.scale = half_to_float(head.v[0]);
+    split_nibbles(load_quad(rows, at + 6), block);
+    join_fifth_bits(((head.v[0] >> 16) & 0xffff) | (head.v[1] << 16), block);
+    visit(block, 0);
+  }
+};
+
+struct FormatQ5_1 {
+  static constexpr uint32_t unit_bytes = 24, unit_blocks = 1;
+  static constexpr Values values = Values::five_bit;
+  static constexpr int offset = 0;
+  static constexpr bool has_min = true, two_scales = false;
+
+  template <class Visitor>
+  [[gnu::always_inline]] static void unpack(const Rows& rows, uint64_t at, const Visitor& visit) {
+    WeightBlock block;
+    const Quad head = load_quad(rows, at);
+    block.scale = half_to_float(head.v[0]);
+    block.second = half_to_float(head.v[0] >> 16);
+    split_nibbles(load_quad(rows, at + 8), block);
+    join_fifth_bits(head.v[1], block);
+    visit(block, 0);
+  }
+};
+
 struct FormatQ8_0 {
   static constexpr uint32_t unit_bytes = 34, unit_blocks = 1;
   static constexpr Values values = Values::signed8;

@@ -150,6 +150,8 @@ void matmul_q8(const MatmulCall& call, Share share) {
   switch (call.dtype) {
     case DType::q4_0: return run<FormatQ4_0>(call, range);
     case DType::q4_1: return run<FormatQ4_1>(call, range);
+    case DType::q5_0: return run<FormatQ5_0>(call, range);
+    case DType::q5_1: return run<FormatQ5_1>(call, range);
     case DType::q8_0: return run<FormatQ8_0>(call, range);
     case DType::q4_k: return run<FormatQ4_K>(call, range);
     case DType::q6_k: return run<FormatQ6_K>(call, range);

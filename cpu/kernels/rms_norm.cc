@@ -28,7 +28,11 @@ void norm_row(const RmsNormCall& call, uint32_t row) {
   float* out = call.out + uint64_t{row} * call.cols;
   const double mean = static_cast<double>(sum_of_squares(x, call.cols)) / call.cols;
   const auto scale = static_cast<float>(1.0 / __builtin_sqrt(mean + static_cast<double>(call.eps)));
-  if (call.weight == nullptr)
+  if (call.accumulate && call.weight != nullptr)
+    for (uint32_t c = 0; c < call.cols; ++c) out[c] += x[c] * scale * call.weight[c];
+  else if (call.accumulate)
+    for (uint32_t c = 0; c < call.cols; ++c) out[c] += x[c] * scale;
+  else if (call.weight == nullptr)
     for (uint32_t c = 0; c < call.cols; ++c) out[c] = x[c] * scale;
   else
     for (uint32_t c = 0; c < call.cols; ++c) out[c] = x[c] * scale * call.weight[c];

@@ -14,8 +14,8 @@
 
 namespace sluice::cpu::SLUICE_ISA {
 
-// What 8-bit values a dot product meets: unsigned of 4 or 6 bits, or signed ones (see from_signed).
-enum class Values : uint8_t { nibble, six_bit, signed8 };
+// What 8-bit values a dot product meets: unsigned of 4, 5 or 6 bits, or signed ones (see from_signed).
+enum class Values : uint8_t { nibble, five_bit, six_bit, signed8 };
 
 template <class T>
 [[gnu::always_inline]] inline T load(const void* p) {

@@ -32,10 +32,11 @@ inline constexpr int signed_offset = 0;
 [[gnu::always_inline]] inline I from_signed(I x) { return x; }
 
 // Pairs of products are summed in 16 bits, where 32767 must not be passed: 8 x 2 nibbles give at most
-// 16 * 15 * 127, 2 x 2 values of six bits 4 * 63 * 127, and 2 signed ones 2 * 128 * 127.
+// 16 * 15 * 127, 4 x 2 values of five bits 8 * 31 * 127, 2 x 2 of six bits 4 * 63 * 127, and 2 signed ones 2 * 128 *
+// 127.
 template <Values V, uint32_t n>
 [[gnu::always_inline]] inline I dot(const I* w, const int8_t* a, I init) {
-  constexpr uint32_t run = V == Values::nibble ? n : V == Values::six_bit ? 2 : 1;
+  constexpr uint32_t run = V == Values::nibble ? n : V == Values::five_bit ? 4 : V == Values::six_bit ? 2 : 1;
   const __m256i ones = _mm256_set1_epi16(1);
   auto acc = (__m256i)init;
   __m256i pairs = _mm256_setzero_si256();

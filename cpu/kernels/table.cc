@@ -17,6 +17,7 @@ const KernelTable& table() {
       .kv_append = kv_append,
       .attention = attention,
       .gated_act = gated_act,
+      .softcap = softcap,
       .copy_rows = copy_rows,
       .route = route,
       .merge = merge,

@@ -19,8 +19,8 @@ namespace {
 
 constexpr uint64_t weights_bytes = 40 * MiB;  // beyond the last-level cache of one core complex
 constexpr uint32_t cols = 4096, many_tokens = 64;
-constexpr std::array types = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0,
-                              DType::q4_1, DType::q8_0, DType::q4_k, DType::q6_k};
+constexpr std::array types = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0, DType::q4_1,
+                              DType::q5_0, DType::q5_1, DType::q8_0, DType::q4_k, DType::q6_k};
 
 double seconds_since(uint64_t start) { return static_cast<double>(now_ns() - start) * 1e-9; }
 
@@ -109,7 +109,7 @@ std::string cache_path(const cpu::CpuDevice& device, const std::string& path) {
   const std::string directory = cache_directory();
   if (directory.empty()) return "";
   const std::string what = cpu_name() + device.describe();
-  return fmt::format("{}/machine-{:08x}-{}-v1.json", directory, std::hash<std::string>()(what) & 0xffffffff,
+  return fmt::format("{}/machine-{:08x}-{}-v2.json", directory, std::hash<std::string>()(what) & 0xffffffff,
                      static_cast<uint64_t>(st.st_dev));
 }
 

@@ -68,27 +68,27 @@ Result<TensorId> GraphBuilder::optional_tensor(const std::string& name) {
   return tensor(name);
 }
 
-Result<RopeSpec> GraphBuilder::rope(bool pairs, float default_base) const {
+Result<RopeSpec> GraphBuilder::rope(const RopeKeys& keys) const {
   RopeSpec rope;
-  rope.pairs = pairs;
+  rope.pairs = keys.pairs;
   SLUICE_ASSIGN_OR_RETURN(rope.n_rot, key_or<uint32_t>("rope.dimension_count", graph_.head_dim));
-  SLUICE_ASSIGN_OR_RETURN(const float base, key_or<float>("rope.freq_base", default_base));
+  SLUICE_ASSIGN_OR_RETURN(const float base, key_or<float>(keys.base, keys.default_base));
   if (rope.n_rot > graph_.head_dim || rope.n_rot % 2 != 0)
     return error(Code::corrupt, "{}: rope.dimension_count is {}, expected an even number up to {}", graph_.name,
                  rope.n_rot, graph_.head_dim);
-  if (!(base > 1 && base < 1e12f)) return error(Code::corrupt, "{}: rope.freq_base is {}", graph_.name, base);
+  if (!(base > 1 && base < 1e12f)) return error(Code::corrupt, "{}: {} is {}", graph_.name, keys.base, base);
   for (uint32_t i = 0; i < rope.n_rot / 2; ++i)
     rope.freqs.push_back(static_cast<float>(std::pow(static_cast<double>(base), -2.0 * i / rope.n_rot)));
-  SLUICE_RETURN_IF_ERROR(scale_freqs(rope));
+  if (!keys.scaled) return rope;
+  SLUICE_RETURN_IF_ERROR(scale_freqs(rope, base));
   SLUICE_RETURN_IF_ERROR(divide_by_tensor(rope));
   return rope;
 }
 
 // Linear scaling and YaRN (Peng et al., arXiv:2309.00071), by the rope.scaling keys.
-Status GraphBuilder::scale_freqs(RopeSpec& rope) const {
+Status GraphBuilder::scale_freqs(RopeSpec& rope, float base) const {
   SLUICE_ASSIGN_OR_RETURN(const auto type, key_or<std::string_view>("rope.scaling.type", "none"));
   SLUICE_ASSIGN_OR_RETURN(const float factor, key_or<float>("rope.scaling.factor", 1.0f));
-  SLUICE_ASSIGN_OR_RETURN(const float base, key_or<float>("rope.freq_base", 10000.0f));
   if (type == "none" || factor == 1.0f) return {};
   if (!(factor > 0)) return error(Code::corrupt, "{}: rope.scaling.factor is {}", graph_.name, factor);
   if (type == "yarn") return apply_yarn(rope, factor, base);
@@ -129,6 +129,17 @@ Status GraphBuilder::divide_by_tensor(RopeSpec& rope) const {
     if (!(divisors[i] > 0)) return error(Code::corrupt, "{}: rope_freqs.weight[{}] is {}", graph_.name, i, divisors[i]);
     rope.freqs[i] /= divisors[i];
   }
+  return {};
+}
+
+Status GraphBuilder::add_head(TensorId table, float eps, float softcap) {
+  HeadOp head;
+  head.eps = eps;
+  head.softcap = softcap;
+  SLUICE_ASSIGN_OR_RETURN(head.norm, tensor("output_norm.weight"));
+  SLUICE_ASSIGN_OR_RETURN(head.output, optional_tensor("output.weight"));
+  if (!head.output.valid()) head.output = table;
+  graph_.ops.push_back(head);
   return {};
 }
 

@@ -12,6 +12,14 @@
 
 namespace sluice::engine {
 
+// Which keys describe a rotary embedding.
+struct RopeKeys {
+  bool pairs = true;  // (2i, 2i+1); otherwise halves
+  const char* base = "rope.freq_base";
+  float default_base = 10000.0f;
+  bool scaled = true;  // by the rope.scaling keys and the rope_freqs tensor
+};
+
 class GraphBuilder {
  public:
   // `files[i]` is part i of the model in a Store.
@@ -24,14 +32,15 @@ class GraphBuilder {
   // Reads what all decoders have: hidden size, layers, heads, vocabulary, context.
   Status read_sizes();
 
-  // Value of "<architecture>.<name>".
+  // "<architecture>.<name>", and its value.
+  std::string gguf_key(std::string_view name) const { return graph_.architecture + "." + std::string(name); }
   template <class T>
   Result<T> key(std::string_view name) const {
-    return gguf_.get<T>(graph_.architecture + "." + std::string(name));
+    return gguf_.get<T>(gguf_key(name));
   }
   template <class T>
   Result<T> key_or(std::string_view name, T fallback) const {
-    return gguf_.get_or<T>(graph_.architecture + "." + std::string(name), fallback);
+    return gguf_.get_or<T>(gguf_key(name), fallback);
   }
 
   // A tensor of the file as a matrix (or vector); not_found names it.
@@ -39,13 +48,15 @@ class GraphBuilder {
   // Invalid where the file has none of that name.
   Result<TensorId> optional_tensor(const std::string& name);
 
-  // The rotary embedding that the keys and the rope_freqs tensor describe.
-  Result<RopeSpec> rope(bool pairs, float default_base = 10000.0f) const;
+  Result<RopeSpec> rope(const RopeKeys& keys) const;
+
+  // The head: output_norm and output, which is the embedding `table` where the file has none.
+  Status add_head(TensorId table, float eps, float softcap = 0);
 
   Result<Graph> finish();
 
  private:
-  Status scale_freqs(RopeSpec& rope) const;
+  Status scale_freqs(RopeSpec& rope, float base) const;
   Status apply_yarn(RopeSpec& rope, double factor, double base) const;
   Status divide_by_tensor(RopeSpec& rope) const;
 

@@ -57,18 +57,13 @@ Result<Graph> build_llama(const storage::GgufFile& gguf, std::span<const FileId>
   SLUICE_ASSIGN_OR_RETURN(const float eps, b.key<float>("attention.layer_norm_rms_epsilon"));
 
   Graph& g = b.graph();
-  SLUICE_ASSIGN_OR_RETURN(RopeSpec rope, b.rope(true));
+  SLUICE_ASSIGN_OR_RETURN(RopeSpec rope, b.rope({}));
   g.ropes.push_back(std::move(rope));
   SLUICE_ASSIGN_OR_RETURN(const TensorId table, b.tensor("token_embd.weight"));
   g.ops.push_back(EmbedOp{table, 1.0f});
   for (uint32_t layer = 0; layer < g.n_layers; ++layer) SLUICE_RETURN_IF_ERROR(add_layer(b, layer, eps));
 
-  HeadOp head;
-  head.eps = eps;
-  SLUICE_ASSIGN_OR_RETURN(head.norm, b.tensor("output_norm.weight"));
-  SLUICE_ASSIGN_OR_RETURN(head.output, b.optional_tensor("output.weight"));
-  if (!head.output.valid()) head.output = table;  // tied
-  g.ops.push_back(head);
+  SLUICE_RETURN_IF_ERROR(b.add_head(table, eps));
   return b.finish();
 }
 

@@ -15,4 +15,7 @@ Result<Graph> build_graph(const storage::GgufFile& gguf, std::span<const FileId>
 // Llama 2 and 3, Mistral, SmolLM2: arch "llama" without experts.
 Result<Graph> build_llama(const storage::GgufFile& gguf, std::span<const FileId> files);
 
+// Gemma 3, the text models: arch "gemma3".
+Result<Graph> build_gemma3(const storage::GgufFile& gguf, std::span<const FileId> files);
+
 }  // namespace sluice::engine

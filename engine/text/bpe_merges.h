@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/text/merge_chain.h"
 #include "engine/text/token_map.h"
 #include "sluice/status.h"
 
@@ -18,7 +19,6 @@ class BpeMerges {
   struct Merge {
     TokenId left, right, merged;
   };
-  static constexpr uint32_t no_rank = UINT32_MAX;
 
   // `merges` are "left right" lines, best first; `find` gives the id of a token by its text in the file.
   // A pair that is listed twice keeps its first rank.
@@ -42,26 +42,29 @@ class BpeMerges {
 // One thread at a time.
 class BpeWord {
  public:
-  explicit BpeWord(const BpeMerges& merges) : merges_(merges) {}
+  explicit BpeWord(const BpeMerges& merges) : rules_{merges} {}
 
   // Begins a word.
-  void clear() { symbols_.clear(); }
+  void clear() { chain_.clear(); }
   // Adds its next token, no_token for a byte without one.
-  void push(TokenId id);
+  void push(TokenId id) { chain_.push(id); }
   // Applies the best merge, the leftmost among equals, until none is left; then appends the tokens to
   // `out`. Returns the number of no_token symbols, which are left out. O(n log n).
   uint64_t merge(std::vector<TokenId>& out);
 
  private:
-  struct Symbol {
-    TokenId id;
-    int32_t previous, next;  // -1 at the ends
+  struct Rules {
+    using Symbol = TokenId;
+    const BpeMerges& merges;
+    uint32_t rank(TokenId left, TokenId right) const { return merges.rank(left, right); }
+    bool is(uint32_t rank, TokenId left, TokenId right) const {
+      return merges[rank].left == left && merges[rank].right == right;
+    }
+    void join(uint32_t rank, TokenId& left, TokenId) const { left = merges[rank].merged; }
   };
-  void consider(int32_t left);
 
-  const BpeMerges& merges_;
-  std::vector<Symbol> symbols_;
-  std::vector<uint64_t> queue_;  // rank << 32 | index of the left symbol; a heap, least first
+  Rules rules_;
+  MergeChain<Rules> chain_;
 };
 
 }  // namespace sluice::engine

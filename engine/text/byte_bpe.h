@@ -8,8 +8,8 @@
 #include <memory>
 
 #include "engine/text/bpe_merges.h"
+#include "engine/text/framing.h"
 #include "engine/text/pretokenizer.h"
-#include "engine/text/special_tokens.h"
 #include "engine/text/tokenizer.h"
 
 namespace sluice::engine {
@@ -24,15 +24,13 @@ class ByteBpeTokenizer final : public Tokenizer {
 
  private:
   class Words;
-  ByteBpeTokenizer(Vocab vocab, Pretokenizer pretokenizer);
-  Status set_added(const TokenizerConfig& config);
+  ByteBpeTokenizer(Vocab vocab, Pretokenizer pretokenizer, Framing framing);
 
   Vocab vocab_;
   Pretokenizer pretokenizer_;
-  SpecialTokens special_;
+  Framing framing_;
   BpeMerges merges_;
   std::array<TokenId, 256> byte_tokens_;
-  bool add_bos_ = false, add_eos_ = false;
 };
 
 }  // namespace sluice::engine

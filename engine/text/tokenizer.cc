@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "engine/text/byte_bpe.h"
+#include "engine/text/spm.h"
 
 namespace sluice::engine {
 
@@ -19,7 +20,8 @@ Result<std::string> Tokenizer::decode(std::span<const TokenId> tokens, bool rend
 
 Result<std::unique_ptr<Tokenizer>> make_tokenizer(const TokenizerConfig& config) {
   if (config.model == "gpt2") return ByteBpeTokenizer::make(config);
-  return error(Code::unsupported, "tokenizer.ggml.model: the tokenizer \"{}\" is not implemented (gpt2 is)",
+  if (config.model == "llama") return SpmTokenizer::make(config);
+  return error(Code::unsupported, "tokenizer.ggml.model: the tokenizer \"{}\" is not implemented (gpt2, llama are)",
                config.model.substr(0, 64));
 }
 

@@ -1,8 +1,8 @@
 // Tokenizers: text to token ids and back.
 //
 // make_tokenizer() chooses the implementation by the `model` of the config: "gpt2" is byte-level BPE
-// (byte_bpe.h). A Tokenizer copies what it needs of the config, is immutable afterwards, and may be used
-// from any thread.
+// (byte_bpe.h), "llama" SentencePiece BPE (spm.h). A Tokenizer copies what it needs of the config, is immutable
+// afterwards, and may be used from any thread.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace sluice::engine {
 // What a model file says about its tokenizer; the names are those of GGUF's tokenizer.ggml.* keys. The
 // views are needed only while make_tokenizer() runs.
 struct TokenizerConfig {
-  std::string_view model;                    // "gpt2"
+  std::string_view model;                    // "gpt2", "llama"
   std::string_view pre;                      // how text is cut into words; empty means "default"
   std::span<const std::string_view> tokens;  // by id
   std::span<const int32_t> token_types;      // by id, GGUF's numbers; empty: all normal

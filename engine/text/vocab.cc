@@ -79,11 +79,10 @@ Status Vocab::copy_tokens(const TokenizerConfig& config, Decoder raw_bytes) {
     const std::string_view text = config.tokens[i];
     const auto id = static_cast<TokenId>(i);
     decoded.clear();
-    const bool encoded = raw_bytes(text, decoded);
-    const bool is_text = types_[i] != TokenType::normal || !encoded;
-    arena_ += is_text ? text : decoded;
+    const bool found = raw_bytes(types_[i], text, decoded);
+    arena_ += decoded;
     offsets_.push_back(static_cast<uint32_t>(arena_.size()));
-    if (text.empty() || (is_text && (!encoded || decoded != text))) continue;  // cannot come out of merging
+    if (text.empty() || !found) continue;
     const auto same = [&](uint32_t other) { return bytes(static_cast<TokenId>(other)) == bytes(id); };
     if (by_bytes_.add(hash_bytes(bytes(id)), static_cast<uint32_t>(i), same) == TokenMap::Added::too_many_collisions) {
       return error(Code::corrupt, "tokenizer.ggml.tokens[{}]: the vocabulary is made to collide", i);

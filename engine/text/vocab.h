@@ -29,9 +29,9 @@ struct SpecialIds {
 
 class Vocab {
  public:
-  // Checks and copies the tables of the config. `raw_bytes` turns the text of a normal token, as the
-  // file holds it, into its bytes; false where the text is no such encoding and stands for itself.
-  using Decoder = bool (*)(std::string_view text, std::string& bytes);
+  // Checks and copies the tables of the config. `raw_bytes` turns the text of a token, as the file holds
+  // it, into its bytes (`bytes` is empty before), and says whether the token can come out of merging.
+  using Decoder = bool (*)(TokenType type, std::string_view text, std::string& bytes);
   static Result<Vocab> make(const TokenizerConfig& config, Decoder raw_bytes);
 
   uint32_t size() const { return static_cast<uint32_t>(types_.size()); }
@@ -42,7 +42,7 @@ class Vocab {
   TokenType type(TokenId id) const { return types_[static_cast<size_t>(id)]; }
   bool is_control(TokenId id) const { return type(id) == TokenType::control || type(id) == TokenType::unknown; }
 
-  // The token whose bytes these are, no_token if there is none.
+  // The token that can come out of merging whose bytes these are, no_token if there is none.
   TokenId find(std::string_view bytes) const;
 
   // Roles; no_token where the model has none. eot is found by its usual names if the file does not say.

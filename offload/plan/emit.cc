@@ -33,6 +33,12 @@ void Executor::norm(TensorId weight, float eps, const float* in, uint32_t n_rows
   acts_of_ = nullptr;
 }
 
+// h += rms(x; weight)
+void Executor::add_normed(TensorId weight, float eps) {
+  queue_.launch(RmsNormCall{ws_.x, vector(weight), eps, n_tokens_, g_.hidden_size, ws_.h, true});
+  acts_of_ = nullptr;
+}
+
 void Executor::head_norm(TensorId weight, float eps, float* x, uint32_t n_heads) {
   if (weight.valid()) queue_.launch(RmsNormCall{x, vector(weight), eps, n_tokens_ * n_heads, g_.head_dim, x});
 }
@@ -171,7 +177,10 @@ Status Executor::attend(const AttentionOp& op, uint32_t first, uint32_t n, bool 
 }
 
 Status Executor::emit(const AttentionOutOp& op) {
-  return product(op.wo, op.bo, ws_.attended, n_tokens_, ws_.h, g_.hidden_size, true);
+  if (!op.post_norm.valid()) return product(op.wo, op.bo, ws_.attended, n_tokens_, ws_.h, g_.hidden_size, true);
+  SLUICE_RETURN_IF_ERROR(product(op.wo, op.bo, ws_.attended, n_tokens_, ws_.x, g_.hidden_size, false));
+  add_normed(op.post_norm, op.eps);
+  return {};
 }
 
 // --- FFN, head -------------------------------------------------------------------------------------
@@ -183,7 +192,10 @@ Status Executor::emit(const FfnOp& op) {
   SLUICE_RETURN_IF_ERROR(product(op.up, {}, ws_.x, n_tokens_, ws_.up, width, false));
   queue_.launch(GatedActCall{ws_.gate, ws_.up, op.activation, n_tokens_, width, ws_.gate});
   acts_of_ = nullptr;
-  SLUICE_RETURN_IF_ERROR(product(op.down, {}, ws_.gate, n_tokens_, ws_.h, g_.hidden_size, true));
+  const bool normed = op.post_norm.valid();
+  float* out = normed ? ws_.x : ws_.h;
+  SLUICE_RETURN_IF_ERROR(product(op.down, {}, ws_.gate, n_tokens_, out, g_.hidden_size, !normed));
+  if (normed) add_normed(op.post_norm, op.eps);
   tap(op_);
   return {};
 }
@@ -228,7 +240,9 @@ Status Executor::emit(const HeadOp& op) {
   }
   queue_.launch(CopyRowsCall{ws_.h, ws_.logit_index, n_logits_, g_.hidden_size, ws_.x});
   norm(op.norm, op.eps, ws_.x, n_logits_, ws_.x);
-  return product(op.output, {}, ws_.x, n_logits_, ws_.logits, g_.n_vocab, false);
+  SLUICE_RETURN_IF_ERROR(product(op.output, {}, ws_.x, n_logits_, ws_.logits, g_.n_vocab, false));
+  if (op.softcap > 0) queue_.launch(SoftcapCall{ws_.logits, n_logits_, g_.n_vocab, op.softcap});
+  return {};
 }
 
 }  // namespace sluice::plan

@@ -75,6 +75,7 @@ class Executor {
   Status emit(const HeadOp& op);
 
   void norm(TensorId weight, float eps, const float* in, uint32_t n_rows, float* out);
+  void add_normed(TensorId weight, float eps);
   void head_norm(TensorId weight, float eps, float* x, uint32_t n_heads);
   void rotate(const AttentionInOp& op, float* x, uint32_t n_heads);
   const std::byte* activations(const float* x, ActFormat format, uint32_t n_rows, uint32_t cols);

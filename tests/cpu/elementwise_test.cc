@@ -178,3 +178,23 @@ TEST_CASE("kv_append: every token in its page, as core rounds halves; pages outs
         CHECK(touched == size_t{3} * heads);
       }
 }
+
+TEST_CASE("softcap: within 1e-6 of double precision, the same bits on every ISA and in any shares") {
+  Random random(9);
+  for (const float cap : {0.5f, 30.0f, 50.0f}) {
+    std::vector<float> x = random.normals(5003, cap);
+    x.insert(x.end(), {0.0f, -0.0f, 1e30f, -1e30f, inf, -inf, 1e-30f});
+    std::vector<float> want = x;
+    run_in_shares(Isa::scalar, SoftcapCall{want.data(), 2, static_cast<uint32_t>(x.size() / 2), cap}, 1);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double exact = double{cap} * std::tanh(double{x[i]} / double{cap});
+      REQUIRE(close(double{want[i]}, exact, 1e-6));
+    }
+    for (const Isa isa : supported_isas())
+      for (const uint32_t shares : {1u, 2u, 5u}) {
+        std::vector<float> out = x;
+        run_in_shares(isa, SoftcapCall{out.data(), 1, static_cast<uint32_t>(x.size()), cap}, shares);
+        CHECK(same_bits(out, want));
+      }
+  }
+}

@@ -10,8 +10,8 @@ using namespace sluice::test;
 
 namespace {
 
-constexpr DType all_types[] = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0,
-                               DType::q4_1, DType::q8_0, DType::q4_k, DType::q6_k};
+constexpr DType all_types[] = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0, DType::q4_1,
+                               DType::q5_0, DType::q5_1, DType::q8_0, DType::q4_k, DType::q6_k};
 
 uint32_t bits(float f) {
   uint32_t b;

@@ -15,10 +15,11 @@ struct Kind {
   ActFormat format;
 };
 constexpr Kind kinds[] = {{DType::f32, ActFormat::f32},  {DType::f16, ActFormat::f32},  {DType::bf16, ActFormat::f32},
-                          {DType::q4_0, ActFormat::f32}, {DType::q4_1, ActFormat::f32}, {DType::q8_0, ActFormat::f32},
-                          {DType::q4_k, ActFormat::f32}, {DType::q6_k, ActFormat::f32}, {DType::q4_0, ActFormat::q8},
-                          {DType::q4_1, ActFormat::q8},  {DType::q8_0, ActFormat::q8},  {DType::q4_k, ActFormat::q8},
-                          {DType::q6_k, ActFormat::q8}};
+                          {DType::q4_0, ActFormat::f32}, {DType::q4_1, ActFormat::f32}, {DType::q5_0, ActFormat::f32},
+                          {DType::q5_1, ActFormat::f32}, {DType::q8_0, ActFormat::f32}, {DType::q4_k, ActFormat::f32},
+                          {DType::q6_k, ActFormat::f32}, {DType::q4_0, ActFormat::q8},  {DType::q4_1, ActFormat::q8},
+                          {DType::q5_0, ActFormat::q8},  {DType::q5_1, ActFormat::q8},  {DType::q8_0, ActFormat::q8},
+                          {DType::q4_k, ActFormat::q8},  {DType::q6_k, ActFormat::q8}};
 
 uint64_t x_row_bytes(ActFormat format, uint32_t cols) {
   return format == ActFormat::q8 ? cpu::q8_row_bytes(cols) : uint64_t{cols} * 4;
@@ -140,7 +141,7 @@ TEST_CASE("matmul: the largest weights and activations do not overflow") {
         std::memcpy(scales.data(), p.weights.data(), scales.size());
         std::memset(p.weights.data(), fill, p.weights.size());
         const uint32_t bytes = info(kind.type).block_bytes, at = kind.type == DType::q6_k ? 208 : 0;
-        const uint32_t n = kind.type == DType::q4_1 || kind.type == DType::q4_k ? 4 : 2;
+        const uint32_t n = has_minimum(kind.type) ? 4 : 2;
         for (size_t b = 0; b < p.weights.size(); b += bytes)
           std::memcpy(p.weights.data() + b + at, scales.data() + b + at, n);
       }

@@ -52,6 +52,27 @@ TEST_CASE("rms_norm: double precision within 1e-6, on every ISA, for odd widths"
       }
 }
 
+TEST_CASE("rms_norm: adds to a residual") {
+  Random random(3);
+  for (const uint32_t cols : {3u, 64u, 577u})
+    for (const bool weighted : {true, false}) {
+      const Norm norm = make(random, 4, cols);
+      const std::vector<float> before = random.normals(norm.x.size(), 10);
+      std::vector<float> normed(norm.x.size());
+      run_in_shares(Isa::scalar, norm.call(normed.data(), weighted), 1);
+      for (const Isa isa : supported_isas())
+        for (const uint32_t shares : {1u, 3u}) {
+          std::vector<float> out = before;
+          RmsNormCall call = norm.call(out.data(), weighted);
+          call.accumulate = true;
+          run_in_shares(isa, call, shares);
+          std::vector<float> want = before;
+          for (size_t i = 0; i < want.size(); ++i) want[i] += normed[i];
+          CHECK(same_bits(out, want));
+        }
+    }
+}
+
 TEST_CASE("rms_norm: the same bits on every ISA, in any batch, in any shares, in place") {
   Random random(2);
   for (const uint32_t cols : {5u, 48u, 577u}) {

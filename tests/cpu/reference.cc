@@ -25,6 +25,19 @@ Weight decode_q4_1(const BlockQ4_1& b, uint64_t i) {
   return {half_value(b.d) * nibble, half_value(b.m)};
 }
 
+int five_bits(const uint8_t* high, const uint8_t* nibbles, uint64_t i) {
+  const int nibble = i < 16 ? nibbles[i] % 16 : nibbles[i - 16] / 16;
+  return nibble + 16 * (high[i / 8] >> (i % 8) & 1);
+}
+
+Weight decode_q5_0(const BlockQ5_0& b, uint64_t i) {
+  return plain(half_value(b.d) * (five_bits(b.high, b.nibbles, i) - 16));
+}
+
+Weight decode_q5_1(const BlockQ5_1& b, uint64_t i) {
+  return {half_value(b.d) * five_bits(b.high, b.nibbles, i), half_value(b.m)};
+}
+
 Weight decode_q4_k(const BlockQ4_K& b, uint64_t i) {
   const uint64_t s = i / 32;
   int scale, min;
@@ -63,6 +76,8 @@ Weight decode_one(DType type, const std::byte* from, uint64_t i) {
     }
     case DType::q4_0: return decode_q4_0(read_block<BlockQ4_0>(from, i / 32), i % 32);
     case DType::q4_1: return decode_q4_1(read_block<BlockQ4_1>(from, i / 32), i % 32);
+    case DType::q5_0: return decode_q5_0(read_block<BlockQ5_0>(from, i / 32), i % 32);
+    case DType::q5_1: return decode_q5_1(read_block<BlockQ5_1>(from, i / 32), i % 32);
     case DType::q8_0: {
       const auto b = read_block<BlockQ8_0>(from, i / 32);
       return plain(half_value(b.d) * b.values[i % 32]);
@@ -113,6 +128,8 @@ uint16_t random_half(Rng& rng, double low, double high) {
   }
 }
 
+bool has_minimum(DType type) { return type == DType::q4_1 || type == DType::q5_1 || type == DType::q4_k; }
+
 void random_weights(DType type, uint64_t n, Rng& rng, std::byte* out, bool extreme) {
   if (type == DType::f32 || type == DType::f16 || type == DType::bf16) {
     for (uint64_t i = 0; i < n; ++i) {
@@ -127,7 +144,7 @@ void random_weights(DType type, uint64_t n, Rng& rng, std::byte* out, bool extre
   for (uint64_t i = 0; i < n / t.block_elements; ++i, out += t.block_bytes) {
     random_bytes(out, t.block_bytes, rng, extreme);
     write_half(out + (type == DType::q6_k ? offsetof(BlockQ6_K, d) : 0), random_scale(rng));
-    if (type == DType::q4_1 || type == DType::q4_k) write_half(out + 2, random_scale(rng));
+    if (has_minimum(type)) write_half(out + 2, random_scale(rng));
   }
 }
 

@@ -39,6 +39,9 @@ uint16_t random_half(Rng& rng, double low, double high);
 // smallest quants.
 void random_weights(DType type, uint64_t n, Rng& rng, std::byte* out, bool extreme = false);
 
+// Whether blocks hold a second half-precision scale, behind the first.
+bool has_minimum(DType type);
+
 // A weight as the sum of two terms, product and minimum (or offset 0), so that bounds on rounding errors
 // can speak of |product| + |minimum|.
 struct Weight {

@@ -47,6 +47,10 @@ TEST_CASE("logits equal a forward pass in double precision") {
   SUBCASE("q4_0, tied") { o.dtype = DType::q4_0, o.tied = true; }
   SUBCASE("f16, biases, halves") { o.dtype = DType::f16, o.biases = true, o.pairs = false; }
   SUBCASE("head norms, window, softcap") { o.head_norms = true, o.window = 11, o.softcap = 3; }
+  SUBCASE("norms behind, GELU, two ropes, windows on some layers, capped logits") {
+    o.post_norms = true, o.activation = Activation::gelu_tanh, o.alternate = true, o.window = 11, o.logit_softcap = 4;
+  }
+  SUBCASE("norms behind, biases, quantized") { o.dtype = DType::q8_0, o.post_norms = true, o.biases = true; }
   SUBCASE("one kv head, one layer, no shared blocks") { o.n_kv_heads = 1, o.n_layers = 1, o.gap = 5000; }
   const TinyModel model = make_tiny(o);
   REQUIRE(validate(model.graph).ok());

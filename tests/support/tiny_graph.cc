@@ -31,25 +31,31 @@ class Maker {
     g.n_heads = o_.n_heads;
     g.n_kv_heads = o_.n_kv_heads;
     g.head_dim = o_.head_dim;
-    RopeSpec rope{o_.pairs, o_.head_dim, 1, {}};
-    for (uint32_t i = 0; i < o_.head_dim / 2; ++i)
-      rope.freqs.push_back(static_cast<float>(std::pow(10000.0, -2.0 * i / o_.head_dim)));
-    g.ropes.push_back(rope);
+    g.ropes.push_back(rope(10000.0, o_.head_dim));
+    if (o_.alternate) g.ropes.push_back(rope(500.0, o_.head_dim / 2));
     model_.file.resize(96);  // as a header would: nothing begins at an io_unit
     const TensorId table = matrix("table", o_.n_vocab, o_.hidden, 1.0);
     g.ops.push_back(EmbedOp{table, 1.25f});
     for (uint32_t layer = 0; layer < o_.n_layers; ++layer) add_layer(layer);
     const TensorId norm = vector("norm", o_.hidden, true);
-    g.ops.push_back(HeadOp{1e-5f, norm, o_.tied ? table : matrix("output", o_.n_vocab, o_.hidden)});
+    g.ops.push_back(HeadOp{1e-5f, o_.logit_softcap, norm, o_.tied ? table : matrix("output", o_.n_vocab, o_.hidden)});
     return std::move(model_);
   }
 
  private:
+  RopeSpec rope(double base, uint32_t n_rot) const {
+    RopeSpec made{o_.pairs, n_rot, 1, {}};
+    for (uint32_t i = 0; i < n_rot / 2; ++i) made.freqs.push_back(static_cast<float>(std::pow(base, -2.0 * i / n_rot)));
+    return made;
+  }
+  TensorId post_norm(const char* name) { return o_.post_norms ? vector(name, o_.hidden, true) : TensorId{}; }
+
   void add_layer(uint32_t layer) {
     Graph& g = model_.graph;
+    const bool odd = o_.alternate && layer % 2 == 1;
     const uint32_t q = o_.n_heads * o_.head_dim, kv = o_.n_kv_heads * o_.head_dim;
     AttentionInOp in{layer,
-                     0,
+                     odd ? 1u : 0u,
                      1e-5f,
                      vector("attn_norm", o_.hidden, true),
                      matrix("wq", q, o_.hidden),
@@ -63,19 +69,22 @@ class Maker {
     if (o_.biases) in.bq = vector("bq", q), in.bk = vector("bk", kv), in.bv = vector("bv", kv);
     if (o_.head_norms) in.q_norm = vector("q_norm", o_.head_dim, true), in.k_norm = vector("k_norm", o_.head_dim, true);
     g.ops.push_back(in);
-    g.ops.push_back(AttentionOp{layer, 1.0f / std::sqrt(static_cast<float>(o_.head_dim)), o_.softcap, o_.window});
+    g.ops.push_back(
+        AttentionOp{layer, 1.0f / std::sqrt(static_cast<float>(o_.head_dim)), o_.softcap, odd ? 0 : o_.window});
     const TensorId wo = matrix("wo", o_.hidden, q);
-    g.ops.push_back(AttentionOutOp{wo, o_.biases ? vector("bo", o_.hidden) : TensorId{}});
+    const TensorId bo = o_.biases ? vector("bo", o_.hidden) : TensorId{};
+    g.ops.push_back(AttentionOutOp{1e-5f, wo, bo, post_norm("attn_post_norm")});
     const TensorId norm = vector("ffn_norm", o_.hidden, true);
     if (o_.experts == 0) {
       const TensorId gate = matrix("gate", o_.ffn, o_.hidden), up = matrix("up", o_.ffn, o_.hidden);
-      g.ops.push_back(FfnOp{1e-5f, Activation::silu, norm, gate, up, matrix("down", o_.hidden, o_.ffn)});
+      const TensorId down = matrix("down", o_.hidden, o_.ffn);
+      g.ops.push_back(FfnOp{1e-5f, o_.activation, norm, gate, up, down, post_norm("ffn_post_norm")});
       return;
     }
     g.ops.push_back(RouteOp{1e-5f, o_.used, norm, matrix("router", o_.experts, o_.hidden, 2.0, 1, DType::f32)});
     const TensorId gate = matrix("gates", o_.ffn, o_.hidden, 1, o_.experts);
     const TensorId up = matrix("ups", o_.ffn, o_.hidden, 1, o_.experts);
-    g.ops.push_back(ExpertsOp{Activation::silu, gate, up, matrix("downs", o_.hidden, o_.ffn, 1, o_.experts)});
+    g.ops.push_back(ExpertsOp{o_.activation, gate, up, matrix("downs", o_.hidden, o_.ffn, 1, o_.experts)});
   }
 
   TensorId add(const char* name, DType type, uint32_t rows, uint32_t cols, uint32_t experts) {
@@ -206,15 +215,26 @@ class Forward {
     for (Row& row : x)
       for (size_t head = 0; head < row.size(); head += g_.head_dim) norm(&row[head], g_.head_dim, w, eps);
   }
-  static double silu(double x) { return x / (1 + std::exp(-x)); }
-  Row ffn(const Row& x, TensorId gate, TensorId up, TensorId down, uint32_t expert) const {
+  static double apply(Activation activation, double x) {
+    if (activation == Activation::silu) return x / (1 + std::exp(-x));
+    return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+  }
+  Row ffn(const Row& x, Activation activation, TensorId gate, TensorId up, TensorId down, uint32_t expert) const {
     Row a = product(decode(m_, gate, expert), x);
     const Row b = product(decode(m_, up, expert), x);
-    for (size_t i = 0; i < a.size(); ++i) a[i] = silu(a[i]) * b[i];
+    for (size_t i = 0; i < a.size(); ++i) a[i] = apply(activation, a[i]) * b[i];
     return product(decode(m_, down, expert), a);
   }
   static void add(Row& to, const Row& what, double weight = 1) {
     for (size_t i = 0; i < to.size(); ++i) to[i] += weight * what[i];
+  }
+
+  void add_all(Rows& what, TensorId post_norm, double eps) {
+    const Row w = vec(post_norm);
+    for (size_t t = 0; t < h_.size(); ++t) {
+      if (post_norm.valid()) norm(what[t].data(), what[t].size(), w, eps);
+      add(h_[t], what[t]);
+    }
   }
 
   void apply(const EmbedOp& op) {
@@ -259,12 +279,14 @@ class Forward {
       for (uint32_t j = 0; j < d; ++j) attended_[t][head * d + j] += scores[i] / sum * v_[cells[i]][kv * d + j];
   }
   void apply(const AttentionOutOp& op) {
-    const Rows out = product(attended_, op.wo, op.bo);
-    for (size_t t = 0; t < h_.size(); ++t) add(h_[t], out[t]);
+    Rows out = product(attended_, op.wo, op.bo);
+    add_all(out, op.post_norm, op.eps);
   }
   void apply(const FfnOp& op) {
     const Rows x = normed(op.norm, op.eps);
-    for (size_t t = 0; t < h_.size(); ++t) add(h_[t], ffn(x[t], op.gate, op.up, op.down, 0));
+    Rows out;
+    for (const Row& row : x) out.push_back(ffn(row, op.activation, op.gate, op.up, op.down, 0));
+    add_all(out, op.post_norm, op.eps);
     result_.hidden.push_back(h_);
   }
   void apply(const RouteOp& op) {
@@ -281,11 +303,17 @@ class Forward {
       double sum = 0;
       for (uint32_t i = 0; i < used_; ++i) sum += std::exp(router_[t][order[i]]);
       for (uint32_t i = 0; i < used_; ++i)
-        add(h_[t], ffn(x_[t], op.gate, op.up, op.down, order[i]), std::exp(router_[t][order[i]]) / sum);
+        add(h_[t], ffn(x_[t], op.activation, op.gate, op.up, op.down, order[i]), std::exp(router_[t][order[i]]) / sum);
     }
     result_.hidden.push_back(h_);
   }
-  void apply(const HeadOp& op) { result_.logits = product(normed(op.norm, op.eps), op.output, {}); }
+  void apply(const HeadOp& op) {
+    result_.logits = product(normed(op.norm, op.eps), op.output, {});
+    if (op.softcap == 0) return;
+    const auto cap = static_cast<double>(op.softcap);
+    for (Row& row : result_.logits)
+      for (double& x : row) x = cap * std::tanh(x / cap);
+  }
 
   const TinyModel& m_;
   const Graph& g_;

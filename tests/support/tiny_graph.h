@@ -17,8 +17,11 @@ struct TinyOptions {
   bool tied = false;               // the head reads the embedding table
   bool biases = false, head_norms = false;
   bool pairs = true;  // of the rotary embedding
+  bool post_norms = false;
+  Activation activation = Activation::silu;
   uint32_t window = 0;
-  float softcap = 0;
+  bool alternate = false;  // odd layers have no window and a rotary embedding of their own
+  float softcap = 0, logit_softcap = 0;
   uint32_t gap = 0;  // bytes left out between tensors: beyond io_unit nothing shares a block
   uint64_t seed = 1;
 };
