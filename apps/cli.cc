@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <map>
 #include <sstream>
 
 #include "apps/flags.h"
@@ -66,6 +67,37 @@ void add_inspect(CLI::App& app, InspectOptions& options) {
   add_json(command, options.json);
 }
 
+void add_bench(CLI::App& app, BenchOptions& options) {
+  CLI::App& command = *app.add_subcommand("bench", "Measure prompts and generation, as llama-bench does");
+  command.add_option("-m,--model", options.models, "The model: a GGUF file, the first of a split one; several times")
+      ->type_name("PATH")
+      ->allow_extra_args(false)
+      ->required();
+  add_memory_flags(command, options.engine);
+  constexpr uint64_t most = INT32_MAX / 2;
+  add_wholes(command, "-p,--n-prompt", options.prompts, {0, most}, "Tokens of a prompt; 512");
+  add_wholes(command, "-n,--n-gen", options.generated, {0, most}, "Tokens to generate; 128");
+  add_wholes(command, "-d,--n-depth", options.depths, {0, most}, "Tokens held before; 0");
+  add_wholes(command, "-t,--threads", options.threads, {1, 4096}, "Threads; one for each core that may be used");
+  add_wholes(command, "-B,--sequences", options.sequences, {1, 1024}, "Sequences that generate together; 1");
+  add_whole(command, "-r,--repetitions", options.repetitions, {1, 1000}, "Times each test is measured; 5");
+  command.add_flag("!--no-warmup", options.warm_up, "Measure from the first run on");
+  command.add_option("-o,--output", options.format, "How results are printed: md, csv or json")
+      ->type_name("md|csv|json")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, BenchFormat>{
+          {"md", BenchFormat::markdown}, {"csv", BenchFormat::csv}, {"json", BenchFormat::json}}));
+}
+
+void add_doctor(CLI::App& app, DoctorOptions& options) {
+  CLI::App& command = *app.add_subcommand("doctor", "Measure this machine, and say what would make it faster");
+  CLI::Option* model = add_path(command, "-m,--model", options.model, "The model whose disk is measured");
+  add_path(command, "--dir", options.directory, "The directory whose disk is measured; the user's cache")
+      ->excludes(model);
+  add_path(command, "--machine", options.machine_file, "Where the rates are written; where `plan` looks for them");
+  add_whole(command, "-t,--threads", options.threads, {1, 4096}, "Threads; one for each core that may be used");
+  add_json(command, options.json);
+}
+
 std::string help_text(const CLI::App& app, const CLI::Error& error) {
   std::ostringstream out, ignored;
   app.exit(error, out, ignored);
@@ -98,6 +130,8 @@ Parsed parse_command_line(int argc, const char* const* argv) {
   add_tokenize(app, in.tokenize);
   add_perplexity(app, in.perplexity);
   add_inspect(app, in.inspect);
+  add_bench(app, in.bench);
+  add_doctor(app, in.doctor);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Error& error) {

@@ -13,5 +13,7 @@ Result<int> plan(const PlanOptions& options);
 Result<int> tokenize(const TokenizeOptions& options);
 Result<int> perplexity(const PerplexityOptions& options);
 Result<int> inspect(const InspectOptions& options);
+Result<int> bench(const BenchOptions& options);
+Result<int> doctor(const DoctorOptions& options);
 
 }  // namespace sluice::apps

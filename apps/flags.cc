@@ -1,5 +1,6 @@
 #include "apps/flags.h"
 
+#include <algorithm>
 #include <limits>
 #include <map>
 #include <random>
@@ -90,6 +91,23 @@ CLI::Option* add_whole(CLI::App& command, const std::string& names, uint32_t& ta
   });
 }
 
+CLI::Option* add_wholes(CLI::App& command, const std::string& names, std::vector<uint32_t>& target, Range range,
+                        const std::string& help) {
+  const auto set = [name = clearest(names), &target, range](const std::vector<std::string>& lists) {
+    target.clear();
+    for (const std::string& list : lists)
+      for (size_t at = 0; at <= list.size();) {
+        const size_t comma = std::min(list.find(',', at), list.size());
+        const auto text = std::string_view(list).substr(at, comma - at);
+        target.push_back(static_cast<uint32_t>(checked(name, parse_unsigned(text, range.low, range.high))));
+        at = comma + 1;
+      }
+  };
+  return command.add_option_function<std::vector<std::string>>(names, set, help)
+      ->type_name("N,N,…")
+      ->allow_extra_args(false);
+}
+
 CLI::Option* add_path(CLI::App& command, const std::string& names, std::string& target, const std::string& help) {
   return add_value(command, names, "PATH", help, [&target](const std::string& name, const std::string& text) {
     if (text.empty()) throw CLI::ValidationError(name, "the path is empty");
@@ -103,12 +121,16 @@ void add_model_flag(CLI::App& command, std::string& model, const std::string& na
 
 void add_engine_flags(CLI::App& command, EngineOptions& options) {
   add_model_flag(command, options.model);
+  add_memory_flags(command, options);
+  add_whole(command, "-t,--threads", options.threads, {1, 4096}, "Threads; one for each core that may be used");
+}
+
+void add_memory_flags(CLI::App& command, EngineOptions& options) {
   add_value(
       command, "--ram", "SIZE", "Hard budget of all that is held in memory: 64M, 1.5G; most of what is free",
       [&options](const std::string& name, const std::string& text) { options.ram = checked(name, parse_size(text)); });
   add_whole(command, "-c,--ctx,--ctx-size", options.context, {0, int32_max},
             "Tokens of the context; 0: the model's own, at most 4096");
-  add_whole(command, "-t,--threads", options.threads, {1, 4096}, "Threads; one for each core that may be used");
   add_whole(command, "-b,--batch-size", options.batch, {1, int32_max}, "Most tokens of one step; the plan chooses");
   add_choice<Load>(command, "--load", options.load,
                    {{"auto", Load::automatic}, {"direct", Load::direct}, {"buffered", Load::buffered}},

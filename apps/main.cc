@@ -32,6 +32,8 @@ Result<int> dispatch(const Invocation& in) {
   if (in.command == "plan") return plan(in.plan);
   if (in.command == "tokenize") return tokenize(in.tokenize);
   if (in.command == "perplexity") return perplexity(in.perplexity);
+  if (in.command == "bench") return bench(in.bench);
+  if (in.command == "doctor") return doctor(in.doctor);
   return inspect(in.inspect);
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "sluice/options.h"
 
@@ -51,6 +52,26 @@ struct InspectOptions {
   bool json = false;
 };
 
+enum class BenchFormat { markdown, csv, json };
+
+// Every combination of the lists is a test; 0 leaves prompts (-p) or generation (-n) out.
+struct BenchOptions {
+  EngineOptions engine;  // model, threads, sessions, logit_rows are each test's; context 0: what a test needs
+  std::vector<std::string> models;
+  std::vector<uint32_t> prompts = {512}, generated = {128}, depths = {0}, threads = {0}, sequences = {1};
+  uint32_t repetitions = 5;
+  bool warm_up = true;
+  BenchFormat format = BenchFormat::markdown;
+};
+
+struct DoctorOptions {
+  std::string model;         // the disk is measured on it
+  std::string directory;     // otherwise here; empty: the user's cache directory
+  std::string machine_file;  // where the rates are written; empty: where `plan` looks for them
+  uint32_t threads = 0;
+  bool json = false;
+};
+
 struct Invocation {
   std::string command;  // "run", "chat", …; only the options of that one are filled
   RunOptions run;
@@ -59,6 +80,8 @@ struct Invocation {
   TokenizeOptions tokenize;
   PerplexityOptions perplexity;
   InspectOptions inspect;
+  BenchOptions bench;
+  DoctorOptions doctor;
 };
 
 }  // namespace sluice::apps

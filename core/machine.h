@@ -10,8 +10,28 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/kernel.h"
 
 namespace sluice {
+
+// One product as it was timed, with weights that come from memory: a matrix of this type and size with one
+// token, and with `tokens` of them.
+struct ProductTimes {
+  DType dtype = DType::f32;
+  Compute compute = Compute::fast;
+  uint32_t rows = 0, cols = 0, tokens = 0;
+  double one_us = 0, many_us = 0;
+};
+
+// What a layer of these sizes does beside its products, as it was timed. Attention of one token takes
+// attention_us plus cell_ns for each token held; that of many takes pair_ns for each pair of a token and
+// one that it sees.
+struct LayerTimes {
+  Compute compute = Compute::fast;
+  uint32_t hidden_size = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, ffn_size = 0, tokens = 0;
+  double one_us = 0, many_us = 0;  // norms, rotations, activations and the like, without attention
+  double attention_us = 0, cell_ns = 0, pair_ns = 0;
+};
 
 struct DeviceRates {
   std::string id;      // "cpu"
@@ -23,12 +43,19 @@ struct DeviceRates {
   std::map<DType, double> matvec_f32_gb_s;  // the same two with Compute::f32
   std::map<DType, double> matmul_f32_gflops;
   double call_us = 0;  // cost of one kernel call beyond its bytes
+  // Of the models that were planned on this machine; what is not here is derived from the rates.
+  std::vector<ProductTimes> products;
+  std::vector<LayerTimes> layers;
 };
 
 struct TierRates {
-  std::string id;  // "host", "disk"
+  std::string id;  // "host", "disk", "page cache"
   uint64_t capacity = 0;
   double read_gb_s = 0, write_gb_s = 0;
+  // While both run: reading this tier beside a device that computes, and the weight bytes per second of
+  // that device's products, as a part of what they are alone. 0 and 1 where they were not measured.
+  double read_beside_gb_s = 0;
+  double compute_beside = 1;
 };
 
 struct LinkRates {
@@ -39,6 +66,7 @@ struct LinkRates {
 
 struct Machine {
   std::string name;
+  std::string build;  // of the program that measured: rates of its kernels are no other's
   std::vector<DeviceRates> devices;
   std::vector<TierRates> tiers;
   std::vector<LinkRates> links;

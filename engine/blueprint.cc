@@ -55,11 +55,14 @@ Result<Blueprint> draw_up(const EngineOptions& options) {
   SLUICE_RETURN_IF_ERROR(fill_in(b.options, b.model));
 
   b.cpu.n_threads = options.threads;
+  const Compute compute = options.precision == Precision::f32 ? Compute::f32 : Compute::fast;
   {
     SLUICE_ASSIGN_OR_RETURN(auto device, cpu::CpuDevice::create(b.cpu));
     b.cpu.n_threads = device->n_threads();
-    SLUICE_ASSIGN_OR_RETURN(
-        b.machine, this_machine(options.machine_file, b.model.files.front(), options.load == Load::direct, *device));
+    const MachineRequest machine{
+        options.machine_file, b.model.files.front(), options.load == Load::direct, &b.model.graph, compute,
+        b.options.ram};
+    SLUICE_ASSIGN_OR_RETURN(b.machine, this_machine(machine, *device));
   }
   plan::PlanRequest request;
   request.ram_budget = b.options.ram;
@@ -71,7 +74,7 @@ Result<Blueprint> draw_up(const EngineOptions& options) {
   std::error_code failed;
   const auto space = std::filesystem::space(b.options.spill_directory, failed);
   request.spill_limit = failed ? 0 : space.available;
-  request.compute = options.precision == Precision::f32 ? Compute::f32 : Compute::fast;
+  request.compute = compute;
   SLUICE_ASSIGN_OR_RETURN(b.plan, plan::make_plan(b.model.graph, b.machine, request));
   return b;
 }

@@ -51,6 +51,10 @@ class EngineImpl : public Engine {
   explicit EngineImpl(std::unique_ptr<engine::Runtime> runtime) : runtime_(std::move(runtime)) {}
 
   Result<std::unique_ptr<Session>> new_session() override { return engine::SessionImpl::create(*runtime_); }
+  Status decode(std::span<const Turn> turns,
+                const std::function<void(size_t, std::span<const float>)>& on_logits) override {
+    return engine::SessionImpl::decode(*runtime_, turns, on_logits);
+  }
 
   Result<std::vector<int32_t>> tokenize(std::string_view text, bool parse_special) const override {
     return encode(tokenizer(), text, parse_special);
@@ -60,7 +64,7 @@ class EngineImpl : public Engine {
     if (!encoded.ok() || encoded->tokens.empty() || encoded->tokens.front() != tokenizer().vocab().bos()) return {};
     return {encoded->tokens.front()};
   }
-  std::string detokenize(std::span<const int32_t> tokens) const override { return decode(tokenizer(), tokens); }
+  std::string detokenize(std::span<const int32_t> tokens) const override { return sluice::decode(tokenizer(), tokens); }
   bool is_end(int32_t token) const override { return tokenizer().vocab().ends_generation(token); }
   uint32_t n_vocab() const override { return runtime_->graph().n_vocab; }
 

@@ -22,6 +22,9 @@ class SessionImpl : public Session {
   Result<std::vector<TokenScore>> score(std::span<const int32_t> tokens, uint32_t first) override;
   Status truncate(uint32_t n) override;
   Result<std::unique_ptr<Session>> fork() override;
+  // Engine::decode: one step for sessions of `runtime`.
+  static Status decode(Runtime& runtime, std::span<const Turn> turns,
+                       const std::function<void(size_t, std::span<const float>)>& on_logits);
   void cancel() override { cancelled_.store(true, std::memory_order_relaxed); }
 
  private:

@@ -1,6 +1,7 @@
 #include "engine/system.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -85,6 +86,12 @@ std::string cache_directory() {
   std::error_code failed;
   fs::create_directories(base / "sluice", failed);
   return failed ? "" : (base / "sluice").string();
+}
+
+std::string build_id() {
+  struct stat st {};
+  if (::stat("/proc/self/exe", &st) != 0) return "";
+  return std::to_string(st.st_size) + "-" + std::to_string(st.st_mtim.tv_sec);
 }
 
 std::string cpu_name() {

@@ -15,6 +15,9 @@ uint64_t peak_rss();  // of this process, bytes
 // "$XDG_CACHE_HOME/sluice" or "~/.cache/sluice", made if it is not there; empty where there is no home.
 std::string cache_directory();
 
+// Tells this build of the program from others: size and time of its file.
+std::string build_id();
+
 // The model name in /proc/cpuinfo.
 std::string cpu_name();
 

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "core/graph.h"
 #include "core/machine.h"
 #include "cpu/cpu_device.h"
 
@@ -12,15 +13,21 @@ namespace sluice::engine {
 // and up to 48 MiB of memory, given back before it returns.
 Result<DeviceRates> measure_cpu(cpu::CpuDevice& device);
 
-// Reads `path` directly for a fraction of a second, as the streaming of weights would: GB/s.
-Result<double> measure_disk(const std::string& path);
-// The same through the page cache, for a file that is in it.
-Result<double> measure_page_cache(const std::string& path);
+// What a machine is wanted for.
+struct MachineRequest {
+  std::string machine_file;      // rates that were written before; nothing is measured then
+  std::string path;              // the file that will be read; empty: no disk is measured
+  bool direct = false;           // it will be read around the page cache, whatever is in that
+  const Graph* graph = nullptr;  // the model, or null for the rates alone
+  Compute compute = Compute::fast;
+  uint64_t memory = 0;  // that measuring may take, as it will be taken again for the run
+};
 
-// The machine as far as running the model at `path` is concerned: from `machine_file` if that is given,
-// otherwise measured and cached. The tier "disk" reads at the rate that fits where the file is now: on
-// the disk or in the page cache, unless `direct`.
-Result<Machine> this_machine(const std::string& machine_file, const std::string& path, bool direct,
-                             cpu::CpuDevice& device);
+// From the file that is named, otherwise measured and cached. The tier "disk" reads at the rates that fit
+// where the file is now: on the disk or in the page cache, unless `direct`.
+Result<Machine> this_machine(const MachineRequest& request, cpu::CpuDevice& device);
+
+// Where the measurements for this device and the disk of `path` are kept; empty where there is no cache.
+std::string machine_cache_path(const cpu::CpuDevice& device, const std::string& path);
 
 }  // namespace sluice::engine

@@ -82,6 +82,12 @@ class Session {
   virtual void cancel() = 0;
 };
 
+// A token to add to a session: Engine::decode.
+struct Turn {
+  Session* session = nullptr;
+  int32_t token = 0;
+};
+
 class Engine {
  public:
   // Reads the model's description, plans, and loads what the plan keeps. over_budget names the least
@@ -97,6 +103,14 @@ class Engine {
   virtual ~Engine() = default;
 
   virtual Result<std::unique_ptr<Session>> new_session() = 0;
+
+  // Appends one token to each of several sessions in one step, so that each weight is read once for all
+  // of them, and hands out what the model expects next: on_logits(i, n_vocab() values) for turns[i], which
+  // are those that the session would give alone and last for the call. Each session is one of this engine's
+  // and stands there once, at most EngineOptions::logit_rows of them. If it fails none keeps its token. It
+  // is one step, which Session::cancel does not end.
+  virtual Status decode(std::span<const Turn> turns,
+                        const std::function<void(size_t i, std::span<const float> logits)>& on_logits) = 0;
 
   // Text to tokens. Special tokens in the text are recognized where parse_special; none is added.
   virtual Result<std::vector<int32_t>> tokenize(std::string_view text, bool parse_special) const = 0;

@@ -7,9 +7,11 @@
 namespace sluice::plan {
 
 struct StepCost {
-  double compute_s = 0;    // kernels, one behind the other
-  double disk_s = 0;       // streamed blocks and spilled pages at the disk's rate
-  double seconds() const;  // both run at once; the longer one counts, plus what cannot overlap
+  double compute_s = 0;  // kernels, one behind the other
+  double disk_s = 0;     // streamed blocks and spilled pages at the disk's rate
+  // How much longer each takes while the other runs, at least 1.
+  double compute_slowdown = 1, disk_slowdown = 1;
+  double seconds() const;  // of both, run at once
 };
 
 // A step of n_tokens of one sequence at a depth of `depth` tokens already held.

@@ -9,6 +9,7 @@
 #include <limits>
 #include <thread>
 
+#include "sluice/doctor.h"
 #include "sluice/engine.h"
 
 namespace sluice {
@@ -178,6 +179,17 @@ class FakeEngine : public Engine {
   Result<std::unique_ptr<Session>> new_session() override {
     return std::unique_ptr<Session>(new FakeSession(options_));
   }
+  Status decode(std::span<const Turn> turns,
+                const std::function<void(size_t, std::span<const float>)>& on_logits) override {
+    if (turns.size() > options_.logit_rows || turns.size() > options_.sessions)
+      return Status(Code::invalid_argument, "fake: too many turns");
+    for (size_t i = 0; i < turns.size(); ++i) {
+      SLUICE_RETURN_IF_ERROR(turns[i].session->append({&turns[i].token, 1}));
+      if (on_logits) on_logits(i, std::vector<float>(vocab));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return {};
+  }
   Result<std::vector<int32_t>> tokenize(std::string_view text, bool special) const override {
     return to_tokens(text, special);
   }
@@ -244,6 +256,21 @@ Result<ModelReport> Engine::inspect(const std::string& path) {
 Result<std::unique_ptr<Tokenization>> Tokenization::open(const std::string& path) {
   SLUICE_RETURN_IF_ERROR(opens(path));
   return std::unique_ptr<Tokenization>(new FakeTokenization);
+}
+
+Result<HealthReport> examine(const ExamineOptions& options) {
+  SLUICE_RETURN_IF_ERROR(opens(options.model));
+  if (options.progress) options.progress("measuring");
+  HealthReport r;
+  r.cpu = {"a \x1b[31mCPU", "avx512", 2, 4, options.threads, 1, 32768, 1 << 20, 0, 1.5};
+  r.memory = {8ULL << 30, 4ULL << 30, "never", 0, 2 << 20, 65536, 30, 25};
+  r.disk = {options.path, "pread, direct", false, true, "io_uring is forbidden", 512, 4, 1.5, 1.25, 6, 0.5};
+  r.gpu.reason = "no GPU device";
+  r.kernels = {{"Q4_K", 20, 200, 5, 80}};
+  r.call_us = 1.5;
+  if (options.model.empty()) r.findings = {{"slow", "do\nthis"}};
+  r.machine_file = options.machine_file;
+  return r;
 }
 
 }  // namespace sluice

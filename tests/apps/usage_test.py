@@ -8,7 +8,7 @@ import command
 class Usage(command.Case):
     def test_version_and_help_go_to_stdout(self):
         self.assertEqual(self.out("--version"), "sluice 0.1.0\n")
-        for name in ("run", "chat", "plan", "tokenize", "perplexity", "inspect"):
+        for name in ("run", "chat", "plan", "tokenize", "perplexity", "inspect", "bench", "doctor"):
             with self.subTest(name):
                 self.assertIn(name, self.out("--help"))
                 self.assertIn("--model", self.out(name, "--help"))

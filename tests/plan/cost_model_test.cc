@@ -1,0 +1,137 @@
+// Predictions from machines whose rates are made up, checked by arithmetic.
+#include "offload/plan/cost_model.h"
+
+#include <doctest/doctest.h>
+
+#include "offload/plan/planner.h"
+
+using namespace sluice;
+using namespace sluice::plan;
+
+namespace {
+
+// h 256, one layer, one matrix of each kind: Q8_0 of 256 by 256.
+Graph small_graph() {
+  Graph g;
+  g.name = "small";
+  g.hidden_size = 256;
+  g.n_vocab = 256;
+  g.n_layers = 1;
+  g.context_length = 512;
+  g.n_heads = 4;
+  g.n_kv_heads = 4;
+  g.head_dim = 64;
+  const auto add = [&](DType type, uint32_t rows, uint32_t cols) {
+    const TensorId id{static_cast<uint32_t>(g.tensors.size())};
+    const uint64_t bytes = rows * row_bytes(type, cols), offset = uint64_t{1 << 20} * (id.value + 1);
+    g.tensors.push_back({"t" + std::to_string(id.value), type, rows, cols, 1, {FileId{0}, offset, bytes}});
+    return id;
+  };
+  const auto matrix = [&] { return add(DType::q8_0, 256, 256); };
+  const auto vector = [&] { return add(DType::f32, 1, 256); };
+  g.ropes.push_back({true, 64, 1, std::vector<float>(32, 1.0f)});
+  g.ops.push_back(EmbedOp{matrix(), 1});
+  AttentionInOp in;
+  in.norm = vector();
+  in.wq = matrix(), in.wk = matrix(), in.wv = matrix();
+  g.ops.push_back(in);
+  g.ops.push_back(AttentionOp{0, 0.125f, 0, 0});
+  g.ops.push_back(AttentionOutOp{matrix(), {}});
+  FfnOp ffn;
+  ffn.norm = vector();
+  ffn.gate = matrix(), ffn.up = matrix(), ffn.down = matrix();
+  g.ops.push_back(ffn);
+  HeadOp head;
+  head.norm = vector();
+  head.output = matrix();
+  g.ops.push_back(head);
+  return g;
+}
+
+constexpr uint32_t n_products = 8;  // q k v o gate up down head
+
+Machine machine_with(std::vector<ProductTimes> products, std::vector<LayerTimes> layers) {
+  DeviceRates cpu;
+  cpu.id = "cpu";
+  cpu.memory_gb_s = 10;
+  cpu.matvec_gb_s[DType::q8_0] = 5;
+  cpu.matmul_gflops[DType::q8_0] = 100;
+  cpu.matmul_f32_gflops[DType::f32] = 1000;
+  cpu.call_us = 2;
+  cpu.products = std::move(products);
+  cpu.layers = std::move(layers);
+  Machine m;
+  m.devices = {cpu};
+  m.tiers = {{"disk", 0, 2, 0, 1, 0.5}};
+  return m;
+}
+
+Plan plan_of(const Graph& g, const Machine& m) {
+  PlanRequest request;
+  request.ram_budget = 256 << 20;
+  request.context = 512;
+  auto plan = make_plan(g, m, request);
+  REQUIRE_MESSAGE(plan.ok(), plan.status().message());
+  return std::move(*plan);
+}
+
+const ProductTimes product = {DType::q8_0, Compute::fast, 256, 256, 64, 20, 650};
+const LayerTimes layer = {Compute::fast, 256, 4, 4, 64, 256, 64, 7, 133, 3, 50, 2};
+
+}  // namespace
+
+TEST_CASE("cost model: times that were measured at the model's sizes are added up") {
+  const Graph g = small_graph();
+  const Machine m = machine_with({product}, {layer});
+  const Plan plan = plan_of(g, m);
+  // One token at depth 100 sees 101 cells.
+  CHECK(step_cost(g, m, plan, 1, 100).compute_s * 1e6 == doctest::Approx(n_products * 20 + 7 + 3 + 101 * 0.05));
+  // 64 tokens: the head is of one; each sees 100 and half of the step.
+  CHECK(step_cost(g, m, plan, 64, 100).compute_s * 1e6 == doctest::Approx(7 * 650 + 20 + 133 + 64 * 132.5 * 0.002));
+  // Between: in proportion to the tokens beyond the first. Beyond: in proportion to the tokens.
+  CHECK(step_cost(g, m, plan, 22, 0).compute_s * 1e6 ==
+        doctest::Approx(7 * (20 + 630 / 3.0) + 20 + 7 + 126 / 3.0 + 22 * 11.5 * 0.002));
+  CHECK(step_cost(g, m, plan, 128, 0).compute_s * 1e6 == doctest::Approx(7 * 1300 + 20 + 266 + 128 * 64.5 * 0.002));
+}
+
+TEST_CASE("cost model: times for other sizes and precisions are not used") {
+  const Graph g = small_graph();
+  ProductTimes other = product, exact = product;
+  other.rows = 257;
+  exact.compute = Compute::f32;
+  const Machine m = machine_with({other, exact}, {}), none = machine_with({}, {});
+  const Plan plan = plan_of(g, m);
+  CHECK(step_cost(g, m, plan, 1, 0).compute_s == step_cost(g, none, plan, 1, 0).compute_s);
+}
+
+TEST_CASE("cost model: without them, bytes at the type's rate and a call for each product") {
+  const Graph g = small_graph();
+  const Machine m = machine_with({}, {layer});
+  const Plan plan = plan_of(g, m);
+  const double bytes = 256 * 272, one_us = bytes / 5e9 * 1e6 + 2;
+  CHECK(step_cost(g, m, plan, 1, 0).compute_s * 1e6 == doctest::Approx(n_products * one_us + 7 + 3 + 0.05));
+}
+
+TEST_CASE("cost model: what runs together is slower, and the rest of the longer one runs alone") {
+  StepCost cost{1.0, 4.0, 2.0, 2.0};  // compute done at 2 s, by which 1 s worth of the disk's 4 is read
+  CHECK(cost.seconds() == doctest::Approx(5));
+  cost = {4.0, 1.0, 2.0, 2.0};
+  CHECK(cost.seconds() == doctest::Approx(5));
+  cost = {1.0, 1.0, 1.5, 1.5};
+  CHECK(cost.seconds() == doctest::Approx(1.5));
+  cost = {3.0, 2.0, 1.0, 1.0};  // no loss: the longer one
+  CHECK(cost.seconds() == doctest::Approx(3));
+  cost = {3.0, 0.0, 2.0, 2.0};
+  CHECK(cost.seconds() == doctest::Approx(3));
+}
+
+TEST_CASE("cost model: the disk's rates beside a device become slowdowns") {
+  const Graph g = small_graph();
+  const Machine m = machine_with({product}, {layer});
+  Plan plan = plan_of(g, m);
+  plan.movement.streamed_bytes = 4'000'000;
+  const StepCost cost = step_cost(g, m, plan, 1, 0);
+  CHECK(cost.disk_s == doctest::Approx(0.002));
+  CHECK(cost.disk_slowdown == doctest::Approx(2));
+  CHECK(cost.compute_slowdown == doctest::Approx(2));
+}
