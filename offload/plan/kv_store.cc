@@ -133,7 +133,11 @@ struct KvStore::Impl {
 
   Status bring_page(Layer& layer, Kind kind, uint32_t index, std::vector<Event>& ready) {
     Page& page = layer.pages[kind][index];
-    if (page.pin) return {};
+    if (page.pin && page.pin.ready().status().ok()) {
+      if (!page.pin.ready().done()) ready.push_back(page.pin.ready());
+      return {};
+    }
+    page.pin.release();  // of a read that failed: once more
     SLUICE_RETURN_IF_ERROR(with_room([&] { return tiers.fetch(page.block, opt.tier); }).with_context("KV cache"));
     SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.pin(page.block, opt.tier));
     layer.pointers[kind][index] = page.pin.data();
@@ -234,9 +238,12 @@ struct KvStore::Impl {
       for (const Kind kind : {key, value}) {
         for (uint32_t p = base / opt.page_tokens; p < layer.pages[kind].size(); ++p)
           SLUICE_RETURN_IF_ERROR(make_writable(layer, kind, p));
+      }
+    // From here on nothing can fail: a path is moved in all layers or in none.
+    for (Layer& layer : s.layers)
+      for (const Kind kind : {key, value})
         for (uint32_t i = 0; i < cells.size(); ++i)
           if (cells[i] != base + i) move_cell(layer, kind, cells[i], base + i);
-      }
     return {};
   }
 };

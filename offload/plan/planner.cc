@@ -62,7 +62,8 @@ class Attempt {
     keep(BlockRole::vector);
     const uint64_t least_kv = std::min(kv_least(), kv_whole()) * m_.page_slot_bytes;
     const bool all_weights_fit = left >= kv_whole() * m_.page_slot_bytes + streamable_bytes();
-    const uint64_t staging = all_weights_fit ? 0 : std::min(staging_bytes(), left - least_kv);
+    const uint64_t most_staging = align_down(left - least_kv, io_unit);  // slots behind it begin at whole units
+    const uint64_t staging = all_weights_fit ? 0 : std::min(staging_bytes(), most_staging);
     left -= give_kv(left - staging, least_kv);
     if (all_weights_fit) {
       keep(BlockRole::matrix);

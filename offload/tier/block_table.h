@@ -133,13 +133,13 @@ class BlockTable {
   struct Entry {
     Block block;
     uint32_t references = 0;
-    bool alive = false;                     // references > 0
-    bool used = false;                      // alive, or copies are still to be freed
-    uint32_t unsettled = 0;                 // copies that were changed while loading, and still are
-    uint32_t spill = RangeAllocator::none;  // its place in the spill file
-    uint32_t spill_uses = 0;                // reads and writes of that place under way
-    uint32_t reserved = 0;                  // copies that will be written there
-    uint64_t spill_version = no_version;
+    bool alive = false;                                  // references > 0
+    bool used = false;                                   // alive, or copies are still to be freed
+    uint32_t unsettled = 0;                              // copies that were changed while loading, and still are
+    uint32_t spill = RangeAllocator::none;               // its place in the spill file
+    uint32_t spill_uses = 0;                             // reads and writes of that place under way
+    uint32_t reserved = 0;                               // copies that will be written there
+    uint64_t spill_version = no_version, spill_sum = 0;  // of what lies there, and its checksum
     uint64_t version = no_version, last_version = 0;
     std::unique_ptr<Status> load_failure;   // of the last load, until the next
     std::unique_ptr<Status> write_failure;  // not yet told

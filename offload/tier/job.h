@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <span>
 
 #include "core/block.h"
@@ -32,6 +33,7 @@ struct Job {
   Event source_ready;  // what a copy from from_slot waits for: its load,
   EventSet after;      // and those who use it
   Extent spill;
+  uint64_t sum = 0;        // of the bytes in the spill file: what a load has to find; of a write a result
   std::span<Event> parts;  // room for the reads of a home with several extents
 
   // Results.

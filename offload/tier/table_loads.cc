@@ -111,6 +111,7 @@ void BlockTable::fill_load(Entry& e, size_t t, std::optional<size_t> source, Job
     ++e.spill_uses;
     job.source = Job::Source::spill;
     job.spill = {spill_file_, spill_->offset(e.spill), e.block.home.empty() ? e.block.bytes : e.block.slot_size()};
+    job.sum = e.spill_sum;
   } else {
     job.source = Job::Source::home;
     if (e.parts != nullptr) job.parts = {&e.parts[t * e.block.home.size()], e.block.home.size()};
@@ -135,6 +136,7 @@ void BlockTable::started(std::span<const Job> jobs) {
       --source.uses;
       advance(e, job.from.value, nullptr);
     }
+    if (job.kind == Job::Kind::write) e.spill_sum = job.sum;
     c.io = job.io;
     c.ready = job.done;
     c.starting = false;

@@ -15,6 +15,8 @@
 // - A clean copy with another home (its extents, its spill file, or a copy in another tier) is dropped
 //   by evict(); a dirty one is first written to a spill file, and dropped when that write has ended.
 // - Each transfer ends exactly once: done, failed or cancelled, and is counted as such.
+// - What comes back from the spill file is what was written: a checksum is taken before the write and
+//   compared after the read, off all locks; a copy that fails it is never ready, its Event says corrupt.
 // - A failed load leaves no copy behind: after its Event failed, poll() frees the slot and the block
 //   can be fetched again. Until then pin() gives the reason of the failure.
 //

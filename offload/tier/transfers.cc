@@ -58,6 +58,7 @@ Transfers::Lane& Transfers::lane(TierId from, TierId to) {
 void Transfers::add_requests(Job& job, Batch& batch) {
   std::byte* const memory = job.staging != nullptr ? job.staging : job.slot;
   if (job.kind == Job::Kind::write) {
+    job.sum = spill_sum(memory, job.spill.bytes);
     batch.add({IoRequest::Op::write, job.spill, memory}, &job.io);
   } else if (job.kind == Job::Kind::load && job.source == Job::Source::spill) {
     batch.add({IoRequest::Op::read, job.spill, memory}, &job.io);
@@ -76,11 +77,21 @@ void Transfers::finish(Job& job) {
   } else if (job.kind == Job::Kind::load && job.source == Job::Source::memory) {
     job.done = enqueue(lane(job.from, job.tier), {&job.source_ready, 1}, job.after, job.slot, job.from_slot, bytes);
   } else if (job.kind == Job::Kind::load) {
-    if (!job.parts.empty() && job.source == Job::Source::home) job.io = joiner_.join(job.parts);
+    const Event read = read_end(job);
     job.done = job.staging == nullptr
-                   ? job.io
-                   : enqueue(lane(host_tier, job.tier), {&job.io, 1}, job.after, job.slot, job.staging, bytes);
+                   ? read
+                   : enqueue(lane(host_tier, job.tier), {&read, 1}, job.after, job.slot, job.staging, bytes);
   }
+}
+
+// When all that a load reads from files is there, and whole.
+Event Transfers::read_end(Job& job) {
+  if (job.source == Job::Source::spill) {
+    const std::byte* const memory = job.staging != nullptr ? job.staging : job.slot;
+    return checker_.check(job.io, {job.block->id, memory, job.spill.offset, job.spill.bytes, job.sum});
+  }
+  if (!job.parts.empty()) job.io = joiner_.join(job.parts);
+  return job.io;
 }
 
 Event Transfers::enqueue(Lane& lane, std::span<const Event> first, const EventSet& after, std::byte* to,
