@@ -38,17 +38,6 @@ bool is_hot(const MachineRequest& r) {
   return cached.ok() && *cached > mostly_cached;
 }
 
-<<<<<<< HEAD
-// Distinguishes the cached measurements: CPU, ISA, threads and disk.
-std::string cache_path(const cpu::CpuDevice& device, const std::string& path) {
-  struct stat st {};
-  stat(path.c_str(), &st);
-  const std::string directory = cache_directory();
-  if (directory.empty()) return "";
-  const std::string what = cpu_name() + device.describe();
-  return fmt::format("{}/machine-{:08x}-{}-v2.json", directory, std::hash<std::string>()(what) & 0xffffffff,
-                     static_cast<uint64_t>(st.st_dev));
-=======
 void put(Machine& machine, TierRates tier) {
   for (TierRates& t : machine.tiers)
     if (t.id == tier.id) {
@@ -56,7 +45,6 @@ void put(Machine& machine, TierRates tier) {
       return;
     }
   machine.tiers.push_back(std::move(tier));
->>>>>>> wt-bench
 }
 
 // The disk, or the page cache where that will be read; both are kept once they were measured.
