@@ -76,9 +76,9 @@ TEST_CASE("cost: what the smaller calls touch") {
 }
 
 TEST_CASE("kernels: every call has a name of its own") {
-  const KernelCall calls[] = {GatherRowsCall{}, RmsNormCall{},  QuantizeCall{}, MatmulCall{},
-                              RopeTableCall{},  RopeCall{},     KvAppendCall{}, AttentionCall{},
-                              GatedActCall{},   CopyRowsCall{}, RouteCall{},    MergeCall{}};
+  const KernelCall calls[] = {GatherRowsCall{}, RmsNormCall{},  QuantizeCall{},  MatmulCall{},   RopeTableCall{},
+                              RopeCall{},       KvAppendCall{}, AttentionCall{}, GatedActCall{}, SoftcapCall{},
+                              CopyRowsCall{},   RouteCall{},    MergeCall{}};
   static_assert(std::size(calls) == std::variant_size_v<KernelCall>);
   for (size_t a = 0; a < std::size(calls); ++a)
     for (size_t b = 0; b < a; ++b) CHECK(name(calls[a]) != name(calls[b]));
