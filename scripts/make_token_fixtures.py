@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Makes tests/engine/fixtures/tokens_smollm2.json and tokens_utf8.json.
+"""Makes tests/engine/fixtures/tokens_NAME.json for each model, and tokens_utf8.json.
 
-    scripts/make_token_fixtures.py LLAMA_TOKENIZE MODEL
+    scripts/make_token_fixtures.py LLAMA_TOKENIZE NAME=MODEL...
 
-LLAMA_TOKENIZE is the llama-tokenize program of a llama.cpp build, MODEL the GGUF file of
-SmolLM2-135M-Instruct. The first fixture holds texts with the token ids that llama.cpp gives them, special
-tokens recognized and none added; the second holds broken UTF-8 with what Python's "replace" makes of it.
-The texts are fixed: the random ones come from a seeded generator.
+LLAMA_TOKENIZE is the llama-tokenize program of a llama.cpp build; NAME is smollm2 or gemma3, MODEL the GGUF
+file that scripts/fetch-model gets. A model's fixture holds texts with the token ids that llama.cpp gives
+them, special tokens recognized and none added; tokens_utf8.json holds broken UTF-8 with what Python's
+"replace" makes of it. The texts are fixed: the random ones come from a seeded generator.
 """
 
+import concurrent.futures
 import json
 import pathlib
 import random
@@ -97,6 +98,23 @@ TEXTS = [
     "The answer is 42.\n\nQ: What?\nA:\tIt's\u00a042 \u2013 isn't it?",
 ]
 
+# Beside TEXTS: what a model's own tokens and its kind of tokenizer make special.
+MODEL_TEXTS = {
+    "smollm2": [],
+    "gemma3": [
+        "<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n",
+        "<bos><eos><pad><unk><mask>[multimodal]<unused0><unused6241>",
+        "<bo s> <start_of_turn|> <START_OF_TURN> <unused> <unused99999>",
+        "<table><tr><td>1</td></tr></table> <h1>x</h1><h7> <code>a  b</code> <start_of_image><end_of_image>",
+        "\u2581word\u2581\u2581two \u2581 mixed \u2581",
+        "<0x41><0x0A> <0xFF> <0xe2>",
+        "\u0378\ua7e0\U000e0000 unassigned, in bytes",
+        " \n  \n\n   \t\t ",
+        "\n" * 33 + "x" + "\t" * 34 + "y" + " " * 35 + "z",
+        "aaaaaaaaab" * 30,
+    ],
+}
+
 PARTS = [
     "the", " and", "Hello", " world", "ing", "\u00fcber", "'s", "'ll", "'RE", "'", "\"", " ", "  ", "\t", "\n", "\r\n",
     "\u00a0", "\u3000", "\u200d", "\u200b", "\ufe0f", "0", "42", "2024", "\u0663", "\u2167", ".", "...", ",", "!?", "(", ")",
@@ -144,10 +162,14 @@ def write(name, value):
 
 
 def main():
-    program, model = sys.argv[1:3]
+    program, models = sys.argv[1], sys.argv[2:]
     texts = TEXTS + random_mixes(300, 7)
     write("tokens_utf8.json", broken_utf8(200, 5))
-    write("tokens_smollm2.json", [{"text": t, "ids": tokenize(program, model, t)} for t in texts])
+    for name, model in (m.split("=", 1) for m in models):
+        all_texts = texts + MODEL_TEXTS[name]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            ids = pool.map(lambda text: tokenize(program, model, text), all_texts)
+        write(f"tokens_{name}.json", [{"text": t, "ids": i} for t, i in zip(all_texts, ids)])
 
 
 if __name__ == "__main__":

@@ -27,13 +27,13 @@ inline nlohmann::json read_json(const std::string& path) {
   return nlohmann::json::parse(file);
 }
 
-// The default model, or "" where it is not: SLUICE_MODEL, or where scripts/fetch-model puts it.
-inline std::string real_model() {
-  if (const char* path = std::getenv("SLUICE_MODEL"); path != nullptr) return path;
+// A model that scripts/fetch-model gets, or "" where it is not: where `variable` says, or in the user's cache.
+inline std::string fetched_model(const char* variable, const std::string& file) {
+  if (const char* path = std::getenv(variable); path != nullptr) return path;
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
   const std::string base = cache != nullptr ? cache : home != nullptr ? std::string(home) + "/.cache" : "";
-  const std::string path = base + "/sluice/SmolLM2-135M-Instruct.Q4_1.gguf";
+  const std::string path = base + "/sluice/" + file;
   return std::filesystem::exists(path) ? path : "";
 }
 

@@ -1,14 +1,18 @@
-// Scores token sequences and text with llama.cpp, for make_smollm2_reference.py, which compiles this file
+// Scores token sequences and text with llama.cpp, for make_model_reference.py, which compiles this file
 // against a build of llama.cpp. It is not part of the project's own build.
 //
-//   llama_score MODEL f32|f16 tokenize FILE    ids of the whole file, special tokens recognized, none added
-//   llama_score MODEL f32|f16 score FILE       one sequence of ids a line in, one JSON object a line out
-//   llama_score MODEL f32|f16 perplexity FILE CTX
+//   llama_score MODEL f32|f16 tokenize FILE    ids of the whole file, special tokens recognized, BOS first where
+//                                              the model adds one
+//   llama_score MODEL f32|f16 score FILE [N]   one sequence of ids a line in, one JSON array a line out: of
+//                                              all tokens but the first, or of the last N
+//   llama_score MODEL f32|f16 perplexity FILE CTX [CHUNKS]
 //
 // f32: F32 KV and plain attention. f16: what llama.cpp does by default (F16 KV, fused attention where it
 // likes). Each sequence is evaluated as one batch from an empty cache. Logits are F32 as llama.cpp gives
 // them; everything after them is double.
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -49,7 +53,8 @@ class Scorer {
     if (!model_) fail(std::string("cannot load ") + path);
     vocab_ = llama_model_get_vocab(model_);
     llama_context_params cp = llama_context_default_params();
-    cp.n_ctx = cp.n_batch = cp.n_ubatch = 512;
+    cp.n_ctx = cp.n_batch = 2048;
+    cp.n_ubatch = 512;
     cp.n_threads = cp.n_threads_batch = 2;
     if (exact) {
       cp.type_k = cp.type_v = GGML_TYPE_F32;
@@ -79,7 +84,7 @@ class Scorer {
       batch.pos[i] = i;
       batch.n_seq_id[i] = 1;
       batch.seq_id[i][0] = 0;
-      batch.logits[i] = 1;
+      batch.logits[i] = i + 1 >= static_cast<int>(first);
     }
     if (llama_decode(context_, batch) != 0) fail("llama_decode failed");
     std::vector<Scored> result;
@@ -118,7 +123,7 @@ void print_ids(const Ids& ids) {
   std::printf("\n");
 }
 
-void print_scores(Scorer& scorer, const std::string& lines) {
+void print_scores(Scorer& scorer, const std::string& lines, size_t most) {
   std::istringstream in(lines);
   for (std::string line; std::getline(in, line);) {
     std::istringstream words(line);
@@ -126,7 +131,7 @@ void print_scores(Scorer& scorer, const std::string& lines) {
     if (ids.size() < 2) continue;
     std::printf("[");
     const char* comma = "";
-    for (const Scored& s : scorer.score(ids, 1)) {
+    for (const Scored& s : scorer.score(ids, ids.size() - std::min(most, ids.size() - 1))) {
       std::printf("%s[%.9g,%d,%.9g]", comma, s.logprob, s.argmax, s.margin);
       comma = ",";
     }
@@ -136,11 +141,12 @@ void print_scores(Scorer& scorer, const std::string& lines) {
 
 // llama.cpp's convention: windows that do not overlap, the second half of each scored but for the last
 // prediction, BOS in place of a window's first token where the model adds one.
-void print_perplexity(Scorer& scorer, const std::string& text, size_t n_ctx) {
+void print_perplexity(Scorer& scorer, const std::string& text, size_t n_ctx, size_t most_chunks) {
   const Ids ids = scorer.tokenize(text, true);
   double nll = 0;
+  const size_t chunks = std::min(most_chunks, ids.size() / n_ctx);
   size_t count = 0;
-  for (size_t at = 0; at + n_ctx <= ids.size(); at += n_ctx) {
+  for (size_t at = 0; at < chunks * n_ctx; at += n_ctx) {
     Ids window(ids.begin() + static_cast<long>(at), ids.begin() + static_cast<long>(at + n_ctx));
     if (scorer.adds_bos()) window[0] = scorer.bos();
     for (const Scored& s : scorer.score(window, n_ctx / 2 + 1)) {
@@ -150,23 +156,24 @@ void print_perplexity(Scorer& scorer, const std::string& text, size_t n_ctx) {
   }
   if (count == 0) fail("the text is shorter than one window");
   std::printf("{\"ppl\": %.9g, \"n\": %zu, \"chunks\": %zu}\n", std::exp(nll / static_cast<double>(count)), count,
-              ids.size() / n_ctx);
+              chunks);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 5) fail("usage: llama_score MODEL f32|f16 tokenize|score|perplexity FILE [CTX]");
+  if (argc < 5) fail("usage: llama_score MODEL f32|f16 tokenize|score|perplexity FILE [N | CTX [CHUNKS]]");
   llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
   llama_backend_init();
   Scorer scorer(argv[1], std::string(argv[2]) == "f32");
   const std::string mode = argv[3], input = read_file(argv[4]);
+  const auto number = [&](int i, size_t fallback) { return i < argc ? std::strtoul(argv[i], nullptr, 10) : fallback; };
   if (mode == "tokenize") {
-    print_ids(scorer.tokenize(input, false));
+    print_ids(scorer.tokenize(input, true));
   } else if (mode == "score") {
-    print_scores(scorer, input);
-  } else if (mode == "perplexity" && argc == 6) {
-    print_perplexity(scorer, input, std::strtoul(argv[5], nullptr, 10));
+    print_scores(scorer, input, number(5, SIZE_MAX));
+  } else if (mode == "perplexity" && argc >= 6) {
+    print_perplexity(scorer, input, number(5, 512), number(6, SIZE_MAX));
   } else {
     fail("unknown mode " + mode);
   }

