@@ -7,6 +7,7 @@
 
 #include <exception>
 #include <new>
+#include <string_view>
 
 #include "apps/cli.h"
 #include "apps/commands.h"
@@ -58,6 +59,25 @@ int command_main(int argc, char** argv) {
   return code.ok() ? *code : report(code.status());
 }
 
+// Where there is no memory, none is taken to say so.
+int out_of_memory() {
+  constexpr std::string_view line = "sluice: out of memory\n";
+  const ssize_t ignored = ::write(STDERR_FILENO, line.data(), line.size());
+  (void)ignored;
+  return 1;
+}
+
+int guarded_main(int argc, char** argv) {
+  try {
+    return command_main(argc, argv);
+  } catch (const std::bad_alloc&) {
+    return out_of_memory();
+  } catch (const std::exception& error) {
+    print_error(error.what());
+    return 1;
+  }
+}
+
 }  // namespace
 }  // namespace sluice::apps
 
@@ -65,11 +85,8 @@ int main(int argc, char** argv) {
   using namespace sluice::apps;
   prepare_process();
   try {
-    return command_main(argc, argv);
-  } catch (const std::bad_alloc&) {
-    print_error("out of memory");
-  } catch (const std::exception& error) {
-    print_error(error.what());
+    return guarded_main(argc, argv);
+  } catch (const std::bad_alloc&) {  // while an error was being printed
+    return out_of_memory();
   }
-  return 1;
 }

@@ -91,6 +91,7 @@ Status Runtime::open_files() {
   if (const auto& warn = blueprint_.options.warn) options.warn = [warn](const std::string& line) { warn(line); };
   std::vector<std::string> warnings;
   SLUICE_ASSIGN_OR_RETURN(store_, storage::open_store(options, &warnings));
+  if (blueprint_.wrap_store) store_ = blueprint_.wrap_store(std::move(store_));
   for (const std::string& warning : warnings)
     if (blueprint_.options.warn) blueprint_.options.warn(warning);
   for (uint32_t i = 0; i < blueprint_.model.files.size(); ++i) {

@@ -5,6 +5,7 @@
 // Threads: step() and the sequences by one thread at a time (Session holds `mutex`).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,6 +27,8 @@ struct Blueprint {
   Machine machine;
   plan::Plan plan;
   cpu::CpuOptions cpu;
+  // What the runtime reads and writes through instead of the store of its options; empty: that one itself.
+  std::function<std::unique_ptr<Store>(std::unique_ptr<Store>)> wrap_store;
 };
 
 // Reads the model's description, measures the machine and plans; loads nothing.

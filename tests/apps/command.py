@@ -1,5 +1,5 @@
 """Runs the command under test. Set by run_tests.py: FAKE, the command with the Engine of fake_engine.cc, and
-SLUICE, the real one or None."""
+SLUICE, the real one or None, FAILING, that with an operator new which fails where it is told to, or None."""
 import contextlib
 import json
 import os
@@ -14,6 +14,7 @@ import unittest
 
 FAKE = None
 SLUICE = None
+FAILING = None
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "engine" / "fixtures"
 TIMEOUT = 120
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of the `sluice` command: run_tests.py --fake PROGRAM [--sluice PROGRAM] [--filter PART-OF-A-NAME].
+"""Tests of the `sluice` command: run_tests.py --fake PROGRAM [--sluice PROGRAM] [--failing PROGRAM] [--filter PART-OF-A-NAME].
 
 The last line has the form of doctest, which scripts/count_tests.py sums."""
 import argparse
@@ -22,10 +22,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--fake", required=True)
     parser.add_argument("--sluice")
+    parser.add_argument("--failing")
     parser.add_argument("--filter", default="*")
     arguments = parser.parse_args()
     command.FAKE = str(pathlib.Path(arguments.fake).resolve())
     command.SLUICE = str(pathlib.Path(arguments.sluice).resolve()) if arguments.sluice else None
+    command.FAILING = str(pathlib.Path(arguments.failing).resolve()) if arguments.failing else None
 
     loader = unittest.TestLoader()
     loader.testNamePatterns = [arguments.filter if "*" in arguments.filter else f"*{arguments.filter}*"]

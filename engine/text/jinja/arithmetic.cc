@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "engine/text/jinja/builtins.h"
+#include "engine/text/jinja/strings.h"
 
 namespace sluice::engine::jinja {
 namespace {
@@ -106,7 +107,7 @@ bool contains(Run& run, const Value& container, const Value& item) {
         return false;
       }
       run.spend_bytes(container.string().size());
-      return container.string().find(item.string()) != std::string::npos;
+      return find_text(container.string(), item.string()) != std::string::npos;
     case Kind::list:
       return std::any_of(container.list().begin(), container.list().end(),
                          [&](const Value& v) { return run.ok() && equal(run, v, item); });

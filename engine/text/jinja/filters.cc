@@ -16,7 +16,7 @@ using Args = const Arguments&;
 // Most string filters take anything and work on str(value).
 Value with_case(Run& run, const Value& value, Case to) {
   const std::string text = to_text(run, value);
-  return run.spend_bytes(4 * text.size()) ? run.text(change_case(text, to)) : Value();
+  return run.spend_bytes(16 * text.size()) ? run.text(change_case(text, to)) : Value();
 }
 Value upper(Run& run, const Value& v, Args) { return with_case(run, v, Case::upper); }
 Value lower(Run& run, const Value& v, Args) { return with_case(run, v, Case::lower); }
@@ -27,8 +27,8 @@ Value as_string(Run& run, const Value& v, Args) { return v.is(Kind::string) ? v 
 Value trim(Run& run, const Value& value, Args a) {
   const Value* characters = a.find(0, "chars");
   const std::string text = to_text(run, value);
-  if (!run.spend_bytes(text.size() * (characters ? 8 : 1))) return {};
   const bool given = characters && characters->is(Kind::string);
+  if (!run.spend_bytes(text.size() * (given ? characters->string().size() + 1 : 4))) return {};
   return run.text(std::string(strip(text, given ? &characters->string() : nullptr, true, true)));
 }
 

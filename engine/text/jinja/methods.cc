@@ -1,6 +1,7 @@
 // Methods of strings, lists and dicts, and the global functions.
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "engine/text/jinja/builtins.h"
 #include "engine/text/jinja/strings.h"
@@ -23,7 +24,7 @@ const std::string* string_at(Run& run, Args a, size_t index, std::string_view na
 
 Value stripped(Run& run, const Value& v, Args a, bool left, bool right) {
   const std::string* characters = string_at(run, a, 0, "chars");
-  if (!run.spend_bytes(v.string().size() * (characters ? 8 : 1))) return {};
+  if (!run.spend_bytes(v.string().size() * (characters ? characters->size() + 1 : 4))) return {};
   return run.text(std::string(strip(v.string(), characters, left, right)));
 }
 Value strip_method(Run& run, const Value& v, Args a) { return stripped(run, v, a, true, true); }
@@ -31,7 +32,7 @@ Value lstrip(Run& run, const Value& v, Args a) { return stripped(run, v, a, true
 Value rstrip(Run& run, const Value& v, Args a) { return stripped(run, v, a, false, true); }
 
 Value with_case(Run& run, const Value& v, Case to) {
-  return run.spend_bytes(4 * v.string().size()) ? run.text(change_case(v.string(), to)) : Value();
+  return run.spend_bytes(16 * v.string().size()) ? run.text(change_case(v.string(), to)) : Value();
 }
 Value upper(Run& run, const Value& v, Args) { return with_case(run, v, Case::upper); }
 Value lower(Run& run, const Value& v, Args) { return with_case(run, v, Case::lower); }
@@ -44,7 +45,8 @@ Value starts_or_ends(Run& run, const Value& v, Args a, bool start) {
   const auto fits = [&](const Value& part) {
     if (!part.is(Kind::string))
       run.fail(Code::corrupt, "startswith and endswith need a string, not {}", type_name(part));
-    return run.ok() && (start ? v.string().starts_with(part.string()) : v.string().ends_with(part.string()));
+    return run.ok() && run.spend_bytes(part.string().size()) &&
+           (start ? v.string().starts_with(part.string()) : v.string().ends_with(part.string()));
   };
   if (!wanted.is_tuple()) return fits(wanted);
   return std::any_of(wanted.list().begin(), wanted.list().end(), fits);
@@ -54,12 +56,12 @@ Value endswith(Run& run, const Value& v, Args a) { return starts_or_ends(run, v,
 
 Value without_prefix(Run& run, const Value& v, Args a) {
   const std::string* part = string_at(run, a, 0, "prefix");
-  const bool has = part && v.string().starts_with(*part);
+  const bool has = part && run.spend_bytes(part->size()) && v.string().starts_with(*part);
   return has ? run.text(v.string().substr(part->size())) : v;
 }
 Value without_suffix(Run& run, const Value& v, Args a) {
   const std::string* part = string_at(run, a, 0, "suffix");
-  const bool has = part && v.string().ends_with(*part);
+  const bool has = part && run.spend_bytes(part->size()) && v.string().ends_with(*part);
   return has ? run.text(v.string().substr(0, v.string().size() - part->size())) : v;
 }
 
@@ -82,11 +84,24 @@ Value replace_method(Run& run, const Value& v, Args a) {
   if (!run.spend_bytes(2 * v.string().size())) return {};
   if (bound > (uint64_t{1} << 20)) {
     uint64_t found = old->empty() ? places : 0;
-    for (size_t at = 0; !old->empty() && (at = v.string().find(*old, at)) != std::string::npos; at += old->size())
+    for (size_t at = 0; !old->empty() && (at = find_text(v.string(), *old, at)) != std::string::npos; at += old->size())
       ++found;
     if (!run.may_hold(v.string().size() + found * with->size())) return {};
   }
   return run.text(replace(v.string(), *old, *with, count));
+}
+
+// As std::string_view::rfind; pays for every byte that it compares.
+size_t find_last(Run& run, std::string_view text, std::string_view part) {
+  if (part.size() > text.size()) return std::string_view::npos;
+  uint64_t compared = 0;
+  for (size_t at = text.size() - part.size();; --at) {
+    const auto differ = std::mismatch(part.begin(), part.end(), text.begin() + static_cast<std::ptrdiff_t>(at)).first;
+    if (differ == part.end()) return at;
+    compared += 8 + static_cast<uint64_t>(differ - part.begin());
+    if (compared > 4096 && !run.spend_bytes(std::exchange(compared, 0))) return std::string_view::npos;
+    if (at == 0) return std::string_view::npos;
+  }
 }
 
 // split() by runs of white space; at most `limit` cuts (-1: any number).
@@ -107,7 +122,7 @@ Items split_at(Run& run, std::string_view text, std::string_view separator, int6
   Items parts;
   while (run.ok()) {
     const size_t at =
-        limit >= 0 && static_cast<int64_t>(parts.size()) == limit ? std::string_view::npos : text.find(separator);
+        limit >= 0 && static_cast<int64_t>(parts.size()) == limit ? std::string_view::npos : find_text(text, separator);
     parts.push_back(run.text(std::string(text.substr(0, at))));
     if (at == std::string_view::npos) break;
     text.remove_prefix(at + separator.size());
@@ -118,8 +133,8 @@ Items split_at(Run& run, std::string_view text, std::string_view separator, int6
 Items split_at_from_right(Run& run, std::string_view text, std::string_view separator, int64_t limit) {
   Items parts;
   while (run.ok()) {
-    const size_t at =
-        limit >= 0 && static_cast<int64_t>(parts.size()) == limit ? std::string_view::npos : text.rfind(separator);
+    const size_t at = limit >= 0 && static_cast<int64_t>(parts.size()) == limit ? std::string_view::npos
+                                                                                : find_last(run, text, separator);
     const size_t from = at == std::string_view::npos ? 0 : at + separator.size();
     parts.push_back(run.text(std::string(text.substr(from))));
     if (at == std::string_view::npos) break;
@@ -158,7 +173,7 @@ Value find_either(Run& run, const Value& v, Args a, bool right) {
   const std::string* part = string_at(run, a, 0, "sub");
   if (!part || a.size() != 1) return run.fail(Code::unsupported, "find takes one string here");
   if (!run.spend_bytes(2 * v.string().size())) return {};
-  const size_t at = right ? v.string().rfind(*part) : v.string().find(*part);
+  const size_t at = right ? find_last(run, v.string(), *part) : find_text(v.string(), *part);
   return at == std::string::npos ? int64_t{-1}
                                  : static_cast<int64_t>(count_utf8(std::string_view(v.string()).substr(0, at)));
 }
@@ -170,7 +185,7 @@ Value count_text(Run& run, const Value& v, Args a) {
   if (!part || part->empty()) return run.fail(Code::unsupported, "count takes one string here");
   if (!run.spend_bytes(v.string().size())) return {};
   int64_t n = 0;
-  for (size_t at = 0; (at = v.string().find(*part, at)) != std::string::npos; at += part->size()) ++n;
+  for (size_t at = 0; (at = find_text(v.string(), *part, at)) != std::string::npos; at += part->size()) ++n;
   return n;
 }
 
@@ -190,7 +205,8 @@ Value isdigit(Run& run, const Value& v, Args) {
 }
 Value isspace(Run& run, const Value& v, Args) {
   if (!run.spend_bytes(v.string().size())) return {};
-  return !v.string().empty() && strip(v.string(), nullptr, true, false).empty();
+  return !v.string().empty() && run.spend_bytes(4 * v.string().size()) &&
+         strip(v.string(), nullptr, true, false).empty();
 }
 
 Value dict_items(Run& run, const Value& v, Args) {
@@ -309,6 +325,7 @@ Value make_dict(Run& run, Args a) {
   Pairs pairs;
   if (!a.positional.empty() && a.positional[0].is(Kind::dict)) pairs = a.positional[0].dict();
   for (const auto& [name, value] : a.named) {
+    if (!run.spend(1 + pairs.size() / 8)) return {};
     const auto same = [&](const auto& pair) { return pair.first.is(Kind::string) && pair.first.string() == name; };
     std::erase_if(pairs, same);
     pairs.emplace_back(run.text(std::string(name)), value);
@@ -335,6 +352,7 @@ Value strftime_now(Run& run, Args a, const std::tm* now) {
   const std::string* format = string_at(run, a, 0, "format");
   if (!format) return run.fail(Code::corrupt, "strftime_now needs a format");
   if (!now) return run.fail(Code::invalid_argument, "strftime_now: no time was given");
+  if (!run.spend(1000)) return {};
   char text[256];
   const size_t n = std::strftime(text, sizeof text, format->substr(0, 128).c_str(), now);
   return run.text(std::string(text, n));

@@ -119,18 +119,17 @@ Renderer::Flow Renderer::loop(const Statement& statement) {
   const Value items = run_.list(loop_items(statement));
   if (!run_.ok()) return Flow::on;
   if (items.list().empty()) return execute(statement.otherwise);
-  ++loop_depth_;
   for (size_t i = 0; i < items.list().size() && run_.spend(2); ++i) {
     const Inner inner(*this, scope_);
-    scope_->set("loop", std::make_shared<const Loop>(Loop{items, i, loop_depth_}));
+    scope_->set("loop", std::make_shared<const Loop>(Loop{items, i}));
     bind(statement.names, items.list()[i]);
     if (execute(statement.body) == Flow::leave_loop) break;
   }
-  --loop_depth_;
   return Flow::on;
 }
 
 void Renderer::bind(const std::vector<std::string>& names, const Value& value) {
+  if (!run_.spend(names.size() * (1 + scope_->variables.size() / 8))) return;
   if (names.size() == 1) return scope_->set(names[0], value);
   const Value parts = iterate(run_, value);
   if (!run_.ok()) return;
@@ -153,6 +152,7 @@ void Renderer::assign(const Statement& statement, const Value& value) {
     return;
   }
   const std::string_view attribute_name = std::string_view(name).substr(dot + 1);
+  if (!run_.spend(1 + space.space().attributes.size() / 8)) return;
   for (auto& [key, old] : space.space().attributes) {
     if (key == attribute_name) return static_cast<void>(old = value);
   }
@@ -164,7 +164,7 @@ Value Renderer::lookup(std::string_view name) {
     for (const auto& [key, value] : scope->variables) {
       if (key == name) return value;
     }
-    if (!run_.spend(1)) return {};
+    if (!run_.spend(1 + scope->variables.size() / 8)) return {};
   }
   if (is_function(name)) return Function{name};
   return run_.undefined(name);

@@ -64,7 +64,6 @@ class Renderer {
   Scope* scope_;
   std::string out_;
   Value block_text_;  // of {% set x %}…{% endset %}, for its filters
-  int64_t loop_depth_ = 0;
 };
 
 }  // namespace sluice::engine::jinja

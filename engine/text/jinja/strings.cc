@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <locale.h>
+#include <string.h>
 #include <wctype.h>
 
 #include <cmath>
@@ -29,6 +30,13 @@ uint32_t change_case(uint32_t c, bool upper) {
 }
 
 bool has_case(uint32_t c) { return change_case(c, true) != c || change_case(c, false) != c; }
+
+// Format characters and private use, of those that Python's repr() escapes.
+bool is_invisible(uint32_t c) {
+  return (c >= 0x0600 && c <= 0x0605) || c == 0x061C || c == 0x06DD || c == 0x070F || c == 0x180E ||
+         (c >= 0x200B && c <= 0x200F) || (c >= 0x202A && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) ||
+         (c >= 0xE000 && c <= 0xF8FF) || c == 0xFEFF || (c >= 0xFFF0 && c <= 0xFFFB);
+}
 
 bool contains(std::string_view characters, uint32_t wanted) {
   for (size_t at = 0; at < characters.size();) {
@@ -89,11 +97,18 @@ std::string change_case(std::string_view text, Case to) {
   return out;
 }
 
+size_t find_text(std::string_view text, std::string_view part, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  if (part.empty()) return from;
+  const void* at = ::memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  return at ? static_cast<size_t>(static_cast<const char*>(at) - text.data()) : std::string_view::npos;
+}
+
 std::string replace(std::string_view text, std::string_view old, std::string_view with, int64_t count) {
   std::string out;
   size_t from = 0;
   while (count != 0) {
-    const size_t at = text.find(old, from);
+    const size_t at = find_text(text, old, from);
     if (at == std::string_view::npos) break;
     out.append(text.substr(from, at - from)).append(with);
     from = at + old.size();
@@ -145,7 +160,7 @@ void append_string_repr(std::string_view text, std::string& out) {
       out.append({'\\', static_cast<char>(cp)});
     } else if (cp < 0x20 || (cp >= 0x7F && cp <= 0xA0) || cp == 0xAD) {
       out += fmt::format("\\x{:02x}", cp);
-    } else if (cp != ' ' && is_space(cp)) {
+    } else if ((cp != ' ' && is_space(cp)) || is_invisible(cp)) {
       out += fmt::format("\\u{:04x}", cp);
     } else {
       out.append(text.substr(at, c.bytes));

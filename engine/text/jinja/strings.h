@@ -21,6 +21,9 @@ std::string_view character_range(std::string_view text, int64_t begin, int64_t e
 enum class Case { upper, lower, title, capitalize };
 std::string change_case(std::string_view text, Case to);
 
+// As std::string_view::find, in time linear in the text whatever the part is.
+size_t find_text(std::string_view text, std::string_view part, size_t from = 0);
+
 // `text` with the first `count` (-1: all) occurrences of `old` replaced.
 std::string replace(std::string_view text, std::string_view old, std::string_view with, int64_t count);
 

@@ -5,8 +5,9 @@
 namespace sluice::engine::jinja {
 namespace {
 
-bool same_case(const Value& value, Case to) {
-  return value.is(Kind::string) && change_case(value.string(), to) == value.string() &&
+bool same_case(Run& run, const Value& value, Case to) {
+  if (!value.is(Kind::string) || !run.spend_bytes(32 * value.string().size())) return false;
+  return change_case(value.string(), to) == value.string() &&
          change_case(value.string(), to == Case::upper ? Case::lower : Case::upper) != value.string();
 }
 
@@ -48,8 +49,8 @@ constexpr Test tests[] = {
     {"callable", [](Run&, const Value& v, const Value&) { return v.is(Kind::macro) || v.is(Kind::function); }},
     {"even", [](Run& run, const Value& v, const Value&) { return divisible(run, v, int64_t{2}); }},
     {"odd", [](Run& run, const Value& v, const Value&) { return !divisible(run, v, int64_t{2}); }},
-    {"lower", [](Run&, const Value& v, const Value&) { return same_case(v, Case::lower); }},
-    {"upper", [](Run&, const Value& v, const Value&) { return same_case(v, Case::upper); }},
+    {"lower", [](Run& run, const Value& v, const Value&) { return same_case(run, v, Case::lower); }},
+    {"upper", [](Run& run, const Value& v, const Value&) { return same_case(run, v, Case::upper); }},
     {"divisibleby", divisible, true},
     {"in", [](Run& run, const Value& v, const Value& other) { return contains(run, other, v); }, true},
     {"eq", is_equal, true},

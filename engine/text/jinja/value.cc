@@ -31,8 +31,8 @@ Value loop_attribute(const Value& value, std::string_view name, Run& run) {
   if (name == "first") return index == 0;
   if (name == "last") return index + 1 == size;
   if (name == "length") return size;
-  if (name == "depth") return loop.depth;
-  if (name == "depth0") return loop.depth - 1;
+  if (name == "depth") return int64_t{1};  // of recursion, which is not implemented
+  if (name == "depth0") return int64_t{0};
   if (name == "previtem" && index > 0) return loop.items.list()[loop.index - 1];
   if (name == "nextitem" && index + 1 < size) return loop.items.list()[loop.index + 1];
   if (name == "cycle") return Function{"cycle"};
@@ -41,6 +41,7 @@ Value loop_attribute(const Value& value, std::string_view name, Run& run) {
 
 Value dict_item(Run& run, const Value& value, const Value& key) {
   if (key.is(Kind::string)) {
+    if (!run.spend(1 + value.dict().size() / 8)) return {};
     const Value* item = value.item(key.string());
     return item ? *item : run.undefined(key.string());
   }
@@ -252,13 +253,15 @@ Value attribute(Run& run, const Value& value, std::string_view name) {
     case Kind::undefined: return run.fail(Code::corrupt, "'{}' is undefined", value.missing_name());
     case Kind::loop: return loop_attribute(value, name, run);
     case Kind::space:
+      if (!run.spend(1 + value.space().attributes.size() / 8)) return {};
       for (const auto& [key, v] : value.space().attributes) {
         if (key == name) return v;
       }
       return run.undefined(name);
     case Kind::dict:
       if (const std::string_view method = find_method(value, name); !method.empty()) return Function{method};
-      if (const Value* item = value.item(name)) return run.spend(1 + value.dict().size() / 8) ? *item : Value();
+      if (!run.spend(1 + value.dict().size() / 8)) return {};
+      if (const Value* item = value.item(name)) return *item;
       return run.undefined(name);
     default:
       if (const std::string_view method = find_method(value, name); !method.empty()) return Function{method};
@@ -276,7 +279,7 @@ Value subscript(Run& run, const Value& value, const Value& key) {
   }
   if ((value.is(Kind::list) || value.is(Kind::string)) && (key.is(Kind::integer) || key.is(Kind::boolean))) {
     const bool is_list = value.is(Kind::list);
-    if (!is_list) run.spend_bytes(value.string().size());
+    if (!is_list && !run.spend_bytes(4 * value.string().size())) return {};
     const auto size = static_cast<int64_t>(is_list ? value.list().size() : count_utf8(value.string()));
     const int64_t index = key.integer() < 0 ? key.integer() + size : key.integer();
     if (index < 0 || index >= size) return run.undefined("index");

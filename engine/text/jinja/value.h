@@ -142,7 +142,6 @@ struct Space {
 struct Loop {
   Value items;  // a list
   size_t index = 0;
-  int64_t depth = 1;
 };
 
 std::string_view type_name(const Value& value);  // as Python calls it, for messages
