@@ -16,14 +16,14 @@
 namespace sluice::engine {
 namespace {
 
-constexpr uint64_t weights_bytes = 40 * MiB, most_weights_bytes = 160 * MiB;
+constexpr uint64_t least_weights = 40 * MiB, most_weights = 160 * MiB, tile_bytes = 8 * MiB;
 constexpr uint32_t cols = 4096, some_rows = 512, many_tokens = 64;
 constexpr double mostly_cached = 0.95;
 constexpr std::array types = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0, DType::q4_1,
                               DType::q5_0, DType::q5_1, DType::q8_0, DType::q4_k, DType::q6_k};
 
 Status measure_type(KernelTimer& timer, DType type, Compute compute, double& gb_s, double& gflops) {
-  const auto rows = static_cast<uint32_t>(weights_bytes / row_bytes(type, cols) / 16 * 16);
+  const auto rows = static_cast<uint32_t>(tile_bytes / row_bytes(type, cols) / 16 * 16);
   SLUICE_ASSIGN_OR_RETURN(const double one, timer.time_product(type, compute, rows, cols, 1));
   gb_s = static_cast<double>(rows * row_bytes(type, cols)) / one * 1e-9;
   SLUICE_ASSIGN_OR_RETURN(const double many, timer.time_product(type, compute, some_rows, cols, many_tokens));
@@ -58,9 +58,9 @@ Status add_disk(const MachineRequest& r, bool hot, cpu::CpuDevice& device, Machi
   return {};
 }
 
-Status add_cpu(cpu::CpuDevice& device, Machine& machine, bool& changed) {
+Status add_cpu(uint64_t weights, cpu::CpuDevice& device, Machine& machine, bool& changed) {
   if (!machine.devices.empty()) return {};
-  SLUICE_ASSIGN_OR_RETURN(DeviceRates rates, measure_cpu(device));
+  SLUICE_ASSIGN_OR_RETURN(DeviceRates rates, measure_cpu(device, weights));
   machine.name = cpu_name();
   machine.build = build_id();
   put(machine, {"host", 0, rates.memory_gb_s, 0, 0, 1});
@@ -90,15 +90,15 @@ std::string machine_cache_path(const cpu::CpuDevice& device, const std::string& 
                      static_cast<uint64_t>(st.st_dev));
 }
 
-Result<DeviceRates> measure_cpu(cpu::CpuDevice& device) {
+Result<DeviceRates> measure_cpu(cpu::CpuDevice& device, uint64_t weights) {
   DeviceRates rates;
   rates.id = device.name();
   rates.detail = device.describe();
   rates.threads = device.n_threads();
-  // A row of a type is never wider than one of F32; outputs are widest for the narrowest.
-  const auto most_rows = static_cast<uint32_t>(weights_bytes / row_bytes(DType::q4_0, cols));
+  // Outputs are widest for the type with the narrowest rows.
+  const auto most_rows = static_cast<uint32_t>(tile_bytes / row_bytes(DType::q4_0, cols));
   const uint64_t scratch = std::max(product_scratch(most_rows, cols, 1), product_scratch(some_rows, cols, many_tokens));
-  SLUICE_ASSIGN_OR_RETURN(KernelTimer timer, KernelTimer::create(device, weights_bytes, scratch));
+  SLUICE_ASSIGN_OR_RETURN(KernelTimer timer, KernelTimer::create(device, weights, scratch));
   for (const DType type : types) {
     SLUICE_RETURN_IF_ERROR(
         measure_type(timer, type, Compute::fast, rates.matvec_gb_s[type], rates.matmul_gflops[type]));
@@ -119,10 +119,10 @@ Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
   if (!cached.empty())
     if (auto read = read_machine(cached); read.ok() && read->build == build_id()) machine = std::move(*read);
   bool changed = false;
-  SLUICE_RETURN_IF_ERROR(add_cpu(device, machine, changed));
+  const uint64_t weights = std::clamp(r.memory, least_weights, most_weights);
+  SLUICE_RETURN_IF_ERROR(add_cpu(weights, device, machine, changed));
   SLUICE_RETURN_IF_ERROR(add_disk(r, hot, device, machine, changed));
   if (r.graph != nullptr) {
-    const uint64_t weights = std::clamp(r.memory, weights_bytes, most_weights_bytes);
     SLUICE_ASSIGN_OR_RETURN(const bool added,
                             measure_model(*r.graph, r.compute, weights, device, machine.devices.front()));
     changed |= added;

@@ -9,9 +9,9 @@
 
 namespace sluice::engine {
 
-// Rates of products for every type, of memory, and of a kernel call, on `device`. Takes about a second
-// and up to 48 MiB of memory, given back before it returns.
-Result<DeviceRates> measure_cpu(cpu::CpuDevice& device);
+// Rates of products for every type, of memory, and of a kernel call, on `device`. Takes about a second,
+// and `weights` bytes of memory, which should be several times what caches hold.
+Result<DeviceRates> measure_cpu(cpu::CpuDevice& device, uint64_t weights);
 
 // What a machine is wanted for.
 struct MachineRequest {

@@ -19,20 +19,21 @@ constexpr uint64_t beside_weights = 40 * MiB;
 
 double seconds_since(uint64_t start) { return static_cast<double>(now_ns() - start) * 1e-9; }
 
-// Products, one behind the other, until `stop`: weight bytes per second.
+// Products, one behind the other, for `seconds` or until `stop`: weight bytes per second.
 Result<double> product_rate(KernelTimer& timer, double seconds, const std::atomic<bool>* stop) {
   const uint64_t bytes = beside_rows * row_bytes(beside_type, beside_cols);
   const auto goes_on = [&](uint64_t since) {
     return stop != nullptr ? !stop->load(std::memory_order_relaxed) : seconds_since(since) < seconds;
   };
-  uint64_t done = 0;
-  const uint64_t start = now_ns();
-  while (goes_on(start)) {
-    const auto calls = static_cast<uint32_t>(timer.weights_bytes() / bytes);
-    SLUICE_RETURN_IF_ERROR(timer.time_product(beside_type, Compute::fast, beside_rows, beside_cols, 1).status());
-    done += 5 * calls * bytes;
+  constexpr uint32_t at_once = 16;
+  SLUICE_ASSIGN_OR_RETURN(const auto launch, timer.product(beside_type, Compute::fast, beside_rows, beside_cols, 1));
+  double busy = 0;
+  uint64_t n = 0;
+  for (const uint64_t start = now_ns(); goes_on(start) || n == 0; n += at_once) {
+    SLUICE_ASSIGN_OR_RETURN(const double some, timer.time_run(at_once, launch));
+    busy += some;
   }
-  return static_cast<double>(done) / seconds_since(start);
+  return static_cast<double>(n * bytes) / busy;
 }
 
 }  // namespace

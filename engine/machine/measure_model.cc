@@ -84,7 +84,7 @@ class LayerTimer {
     acts_ = take(many_tokens * widest * sizeof(float) + 64 * KiB);
     table_ = reinterpret_cast<float*>(take(many_tokens * s_.head_dim * sizeof(float)));
     const uint64_t page = page_tokens * s_.kv() * kv_bytes(type_);
-    for (uint32_t i = 0; i < more_pages + 1; ++i) {
+    for (uint32_t i = 0; i < more_pages + 1; ++i) {  // kv_append writes to them
       k_pages_.push_back(take(page));
       v_pages_.push_back(take(page));
     }
@@ -98,15 +98,27 @@ class LayerTimer {
   // What a layer does beside its products and attention, as offload/plan/emit.cc enqueues it.
   Result<double> time_rest(uint32_t n) {
     place(n, 0);
-    return timer_.time(n == 1 ? 30 : 1, [this, n](Queue& queue) { launch_rest(queue, n); });
+    return timer_.time([this, n](Queue& queue) { launch_rest(queue, n); });
   }
 
-  // Attention of n tokens behind `pages` pages.
+  // Attention of n tokens behind `pages` pages, each call over pages of its own: those of a layer come
+  // from memory, since all the weights were read since its last step.
   Result<double> time_attention(uint32_t n, uint32_t pages) {
+    constexpr uint32_t n_layers = 30;
     place(n, pages * page_tokens);
-    return timer_.time(n == 1 ? 30 : 1, [&](Queue& queue) {
-      queue.launch(AttentionCall{x_[0], tokens_.data(), &span_, n, s_.heads, s_.kv_heads, s_.head_dim, page_tokens,
-                                 type_, 0.1f, 0, 0, false, true, true, nullptr, x_[1]});
+    const uint64_t page = page_tokens * s_.kv() * kv_bytes(type_);
+    std::vector<std::vector<std::byte*>> lists(2 * n_layers);
+    std::vector<KvSpan> spans(n_layers, span_);
+    for (auto& list : lists)
+      for (uint32_t i = 0; i < span_.n_pages; ++i) list.push_back(timer_.next_page(page));
+    for (uint32_t i = 0; i < n_layers; ++i) {
+      spans[i].k_pages = lists[2 * i].data();
+      spans[i].v_pages = lists[2 * i + 1].data();
+    }
+    uint32_t next = 0;
+    return timer_.time([&](Queue& queue) {
+      queue.launch(AttentionCall{x_[0], tokens_.data(), &spans[next++ % n_layers], n, s_.heads, s_.kv_heads,
+                                 s_.head_dim, page_tokens, type_, 0.1f, 0, 0, false, true, true, nullptr, x_[1]});
     });
   }
 

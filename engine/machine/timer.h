@@ -22,12 +22,21 @@ class KernelTimer {
 
   // A part of the weights of `bytes`, another one each time until all have been given: so that caches do
   // not hold it.
-  const std::byte* next_weights(uint64_t bytes);
+  const std::byte* next_weights(uint64_t bytes) { return next_page(bytes); }
+  std::byte* next_page(uint64_t bytes);
 
-  // Seconds of one call that launch(queue) enqueues: the median of five runs of `calls` calls each.
-  Result<double> time(uint32_t calls, const std::function<void(Queue&)>& launch);
+  // Seconds of what one launch(queue) enqueues, many of them one behind the other: the second least of
+  // five runs of some milliseconds.
+  Result<double> time(const std::function<void(Queue&)>& launch);
 
-  // Seconds of a product with weights from memory.
+  // Seconds of n launches.
+  Result<double> time_run(uint32_t n, const std::function<void(Queue&)>& launch);
+
+  // A product with weights from memory, other ones with each launch.
+  Result<std::function<void(Queue&)>> product(DType dtype, Compute compute, uint32_t rows, uint32_t cols,
+                                              uint32_t tokens);
+
+  // Seconds of one.
   Result<double> time_product(DType dtype, Compute compute, uint32_t rows, uint32_t cols, uint32_t tokens);
 
  private:

@@ -49,7 +49,7 @@ class Compare(command.Case):
 
     def test_rounds_are_interleaved_and_medians_compared(self):
         peer = self.peer()
-        got = self.compare("--peer", f"fast={peer}", "--peer", f"same={peer}", "--rounds", 3, "--peer-args", "--mmap 1")
+        got = self.compare("--peer", f"fast={peer}", "--peer", f"same={peer}", "--rounds", 3, "--peer-args", "--repack 0")
         self.assertEqual([t["test"] for t in got["tests"]], ["pp8", "tg4"])
         for test in got["tests"]:
             results = test["results"]
@@ -63,7 +63,7 @@ class Compare(command.Case):
         self.assertEqual(got["versions"]["fast"], "build 7 (abc)")
         self.assertIn("sluice 0.1.0", got["versions"]["sluice"])
         self.assertEqual(got["commands"]["plain"]["fast"],
-                         "peer -m plain -p 8 -n 4 -t 1 -d 0 -r 1 -o json --mmap 1")
+                         "peer -m plain -p 8 -n 4 -t 1 -d 0 -r 1 -o json --repack 0")
         text = (self.directory / "result.md").read_text()
         self.assertIn("| plain | pp8 |", text)
         self.assertNotIn(str(self.directory), text)
