@@ -5,9 +5,9 @@
 namespace sluice {
 namespace {
 
-// A q8 row costs a byte for each value and two floats for each 32; f32 four bytes.
+// A q8 row costs a byte for each value and three words for each 32; f32 four bytes.
 uint64_t act_bytes(ActFormat format, uint64_t values) {
-  return format == ActFormat::f32 ? values * 4 : values + values / 32 * 8;
+  return format == ActFormat::f32 ? values * 4 : values + values / 32 * 12;
 }
 
 struct CostOf {

@@ -1,5 +1,6 @@
 #include "cpu/cpu_queue.h"
 
+#include <algorithm>
 #include <system_error>
 #include <utility>
 
@@ -13,14 +14,74 @@ namespace {
 constexpr uint64_t solo_bytes = 16 * KiB;
 constexpr uint64_t solo_flops = 16 * 1024;
 
-struct TeamCall {
+// Each raise costs both sides a cache miss, so launches are published a few at a time; any other command
+// publishes all before it.
+constexpr uint32_t publish_every = 8;
+
+constexpr uint32_t max_group = 8;
+constexpr uint32_t look_ahead = 10;  // commands in which the next product is looked for
+// What a thread fetches of the next product, a fraction of its second-level cache; with more tokens the
+// product is bound by computing.
+constexpr uint64_t ahead_bytes = 128 * KiB;
+constexpr uint32_t ahead_tokens = 8;
+
+bool is_small(const Cost& c) { return c.bytes < solo_bytes && c.flops < solo_flops; }
+
+// Calls that need no barrier in between, the product that comes next, and when the leader ended each.
+struct TeamCalls {
   const KernelTable* kernels;
-  const KernelCall* call;
+  const KernelCall* const* calls;
+  uint32_t n;
+  const MatmulCall* next;
+  uint64_t* ends_ns;
 };
 
 void run_share(const void* context, Share share) {
-  const auto* work = static_cast<const TeamCall*>(context);
-  run(*work->kernels, *work->call, share);
+  const auto* work = static_cast<const TeamCalls*>(context);
+  for (uint32_t i = 0; i < work->n; ++i) {
+    run(*work->kernels, *work->calls[i], share);
+    if (share.index == 0 && i + 1 < work->n) work->ends_ns[i] = now_ns();
+  }
+}
+
+// Where this thread's rows of the next product begin.
+Ahead next_weights(const void* context, Share share) {
+  const MatmulCall* next = static_cast<const TeamCalls*>(context)->next;
+  if (next == nullptr) return {};
+  const Range rows = range_of(next->rows, share, matmul_row_unit);
+  const uint64_t size = row_bytes(next->dtype, next->cols);
+  return {next->weights + rows.begin * size, std::min((rows.end - rows.begin) * size, ahead_bytes)};
+}
+
+// Floats [begin, end) that rows of a product touch; with several tokens the stretches in between too.
+struct Stretch {
+  const float *begin, *end;
+};
+Stretch outputs(const MatmulCall& c) { return {c.out, c.out + uint64_t{c.n_tokens - 1} * c.out_stride + c.rows}; }
+
+// Two products whose outputs are different columns of the same rows, or lie apart.
+bool outputs_apart(const MatmulCall& a, const MatmulCall& b) {
+  const Stretch x = outputs(a), y = outputs(b);
+  if (x.end <= y.begin || y.end <= x.begin) return true;
+  const MatmulCall& left = a.out < b.out ? a : b;
+  const MatmulCall& right = a.out < b.out ? b : a;
+  const auto distance = static_cast<uint64_t>(right.out - left.out);
+  return left.out_stride == right.out_stride && distance >= left.rows && distance + right.rows <= left.out_stride;
+}
+
+// Products of the same activations, which neither of them changes.
+bool independent(const MatmulCall& a, const MatmulCall& b) {
+  if (a.n_tokens == 0 || a.x != b.x || a.x_format != b.x_format || a.cols != b.cols || a.n_tokens != b.n_tokens)
+    return false;
+  const uint64_t x_row = a.x_format == ActFormat::q8 ? q8_row_bytes(a.cols) : a.cols * 4ull;
+  const auto x_end = reinterpret_cast<uintptr_t>(a.x) + a.n_tokens * x_row;
+  for (const MatmulCall* c : {&a, &b}) {
+    const Stretch out = outputs(*c);
+    if (reinterpret_cast<uintptr_t>(out.begin) < x_end &&
+        reinterpret_cast<uintptr_t>(out.end) > reinterpret_cast<uintptr_t>(c->x))
+      return false;
+  }
+  return outputs_apart(a, b);
 }
 
 // Plain adding is enough: one thread writes.
@@ -59,6 +120,7 @@ Status CpuQueue::start() {
 CpuQueue::~CpuQueue() {
   if (!leader_.joinable()) return;
   next_slot().kind = Kind::stop;
+  ++pushed_;
   publish();
   leader_.join();
 }
@@ -66,18 +128,27 @@ CpuQueue::~CpuQueue() {
 CpuQueue::Command& CpuQueue::next_slot() {
   const auto size = static_cast<uint32_t>(ring_.size());
   if (pushed_ - known_consumed_ == size) {
+    publish();
     consumed_.wait(pushed_ - size + 1, team_->spin_ns());
     known_consumed_ = consumed_.value();
   }
   return ring_[pushed_ & (size - 1)];
 }
 
-void CpuQueue::publish() { published_.raise(++pushed_); }
+void CpuQueue::push() {
+  if (++pushed_ - announced_ >= publish_every) publish();
+}
+
+void CpuQueue::publish() {
+  announced_ = pushed_;
+  published_.raise(pushed_);
+}
 
 void CpuQueue::wait(const Event& event) {
   Command& c = next_slot();
   c.kind = Kind::wait;
   c.event = event;
+  ++pushed_;
   publish();
 }
 
@@ -85,13 +156,14 @@ void CpuQueue::launch(const KernelCall& call) {
   Command& c = next_slot();
   c.kind = Kind::call;
   c.call = call;
-  publish();
+  push();
 }
 
 Event CpuQueue::signal() {
   Command& c = next_slot();
   c.kind = Kind::signal;
   c.value = ++last_value_;
+  ++pushed_;
   publish();
   return Event(timeline_, last_value_);
 }
@@ -99,28 +171,33 @@ Event CpuQueue::signal() {
 // A command like the others, since the leader may still be busy with the last signal.
 void CpuQueue::reset() {
   next_slot().kind = Kind::reset;
+  ++pushed_;
   publish();
 }
 
 void CpuQueue::lead() {
   team_->bind_leader();
-  for (uint32_t next = 0;; ++next) {
+  for (uint32_t next = 0;;) {
     if (!published_.reached(next + 1)) {
       busy_since_ns_ = 0;
       published_.wait(next + 1, team_->spin_ns());
     }
-    Command& command = ring_[next & (ring_.size() - 1)];
-    if (command.kind == Kind::stop) return;
-    execute(command);
-    consumed_.raise(next + 1);
+    if (at(next).kind == Kind::stop) return;
+    next += execute(next);
+    consumed_.raise(next);
   }
 }
 
-void CpuQueue::execute(Command& command) {
-  if (command.kind == Kind::call) {
-    if (failure_.ok()) run_call(command.call);
-    return;
+// Returns how many commands are done.
+uint32_t CpuQueue::execute(uint32_t index) {
+  if (at(index).kind != Kind::call) {
+    execute_other(at(index));
+    return 1;
   }
+  return failure_.ok() ? run_calls(index) : 1;
+}
+
+void CpuQueue::execute_other(Command& command) {
   busy_since_ns_ = 0;
   if (command.kind == Kind::wait) {
     Status status = command.event.wait();
@@ -132,17 +209,58 @@ void CpuQueue::execute(Command& command) {
   }
 }
 
-void CpuQueue::run_call(const KernelCall& call) {
-  const uint64_t start = busy_since_ns_ != 0 ? busy_since_ns_ : now_ns();
-  const Cost c = cost(call);
-  if (team_->size() == 1 || (c.bytes < solo_bytes && c.flops < solo_flops)) {
-    run(*options_.kernels, call, Share{});
-  } else {
-    const TeamCall work{options_.kernels, &call};
-    team_->run(run_share, &work);
+// The call at `index`, if it is one and there already.
+const KernelCall* CpuQueue::peek_call(uint32_t index) {
+  if (!published_.reached(index + 1) || at(index).kind != Kind::call) return nullptr;
+  return &at(index).call;
+}
+
+// The next product that the team will share, if nothing but calls come before it.
+const MatmulCall* CpuQueue::next_product(uint32_t index) {
+  for (uint32_t i = index; i < index + look_ahead; ++i) {
+    const KernelCall* call = peek_call(i);
+    if (call == nullptr) return nullptr;
+    if (const auto* product = std::get_if<MatmulCall>(call))
+      return product->n_tokens <= ahead_tokens ? product : nullptr;
   }
-  busy_since_ns_ = now_ns();
-  account(call, c, start, busy_since_ns_);
+  return nullptr;
+}
+
+// Runs the call at `index`, with those after it that need no barrier; returns how many.
+uint32_t CpuQueue::run_calls(uint32_t index) {
+  const KernelCall* calls[max_group] = {&at(index).call};
+  if (team_->size() == 1 || is_small(cost(*calls[0]))) {
+    const uint64_t start = busy_since_ns_ != 0 ? busy_since_ns_ : now_ns();
+    run(*options_.kernels, *calls[0], Share{});
+    busy_since_ns_ = now_ns();
+    account(*calls[0], cost(*calls[0]), start, busy_since_ns_);
+    return 1;
+  }
+  uint32_t n = 1;
+  if (std::holds_alternative<MatmulCall>(*calls[0]))
+    for (; n < max_group; ++n) {
+      const KernelCall* call = peek_call(index + n);
+      if (call == nullptr || !std::holds_alternative<MatmulCall>(*call)) break;
+      const auto fits = [call](const KernelCall* other) {
+        return independent(std::get<MatmulCall>(*other), std::get<MatmulCall>(*call));
+      };
+      if (!std::all_of(calls, calls + n, fits)) break;
+      calls[n] = call;
+    }
+  run_group(calls, n, next_product(index + n));
+  return n;
+}
+
+void CpuQueue::run_group(const KernelCall* const* calls, uint32_t n, const MatmulCall* next) {
+  uint64_t ends_ns[max_group];
+  uint64_t start = busy_since_ns_ != 0 ? busy_since_ns_ : now_ns();
+  const TeamCalls work{options_.kernels, calls, n, next, ends_ns};
+  team_->run(run_share, &work, next_weights);
+  busy_since_ns_ = ends_ns[n - 1] = now_ns();
+  for (uint32_t i = 0; i < n; ++i) {
+    account(*calls[i], cost(*calls[i]), start, ends_ns[i]);
+    start = ends_ns[i];
+  }
 }
 
 void CpuQueue::account(const KernelCall& call, const Cost& c, uint64_t start_ns, uint64_t end_ns) {

@@ -1,8 +1,10 @@
 // CpuQueue: the compute queue of the CPU, a bounded ring of commands that a team of threads works off.
 //
 // The team's leader walks the ring: it sleeps on Events, signals, and takes the team through each kernel
-// with one barrier. A call too small to be worth the barrier runs on the leader alone; bits do not depend
-// on it. With nothing to do all threads sleep. Nothing is allocated after create(), but on failures.
+// with one barrier. A call too small to be worth the barrier runs on the leader alone, and products that
+// read the same activations run one after the other without a barrier in between; bits do not depend on
+// it. While a thread waits it fetches the first of the weights of the next product into its cache. With
+// nothing to do all threads sleep. Nothing is allocated after create(), but on failures.
 #pragma once
 
 #include <array>
@@ -62,10 +64,16 @@ class CpuQueue : public Queue {
   CpuQueue(CpuQueueOptions options, std::unique_ptr<Team> team);
   Status start();
   Command& next_slot();
+  void push();
   void publish();
   void lead();
-  void execute(Command& command);
-  void run_call(const KernelCall& call);
+  uint32_t execute(uint32_t index);
+  void execute_other(Command& command);
+  Command& at(uint32_t index) { return ring_[index & (ring_.size() - 1)]; }
+  const KernelCall* peek_call(uint32_t index);
+  uint32_t run_calls(uint32_t index);
+  void run_group(const KernelCall* const* calls, uint32_t n, const MatmulCall* next);
+  const MatmulCall* next_product(uint32_t index);
   void account(const KernelCall& call, const Cost& cost, uint64_t start_ns, uint64_t end_ns);
 
   const CpuQueueOptions options_;
@@ -74,7 +82,8 @@ class CpuQueue : public Queue {
   Timeline timeline_;
 
   // Of the enqueueing thread.
-  alignas(128) uint32_t pushed_ = 0;
+  alignas(128) uint32_t pushed_ = 0;  // published_ lags behind by less than publish_every launches
+  uint32_t announced_ = 0;
   uint32_t known_consumed_ = 0;
   uint64_t last_value_ = 0;
 

@@ -16,6 +16,8 @@
 namespace sluice::cpu {
 namespace {
 
+constexpr uint64_t polite_ns = 20'000;  // a spinning thread offers its core to others after this
+
 void futex_wait(const std::atomic<uint32_t>& word, uint32_t seen) {
   ::syscall(SYS_futex, reinterpret_cast<const uint32_t*>(&word), FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
 }
@@ -36,13 +38,16 @@ bool Gate::spin(uint32_t value, uint32_t spin_ns) const {
   if (reached(value)) return true;
   if (spin_ns == 0) return false;
   const uint64_t start = now_ns();
-  do {
+  for (;;) {
     for (int i = 0; i < 32; ++i) {
       if (reached(value)) return true;
       __builtin_ia32_pause();
     }
-  } while (now_ns() - start < spin_ns);
-  return reached(value);
+    const uint64_t waited = now_ns() - start;
+    if (waited >= spin_ns) return reached(value);
+    // The thread that would raise the gate may be waiting for this core.
+    if (waited >= polite_ns) ::sched_yield();
+  }
 }
 
 void Gate::wait(uint32_t value, uint32_t spin_ns) const {
@@ -82,11 +87,14 @@ Team::~Team() {
   for (std::thread& t : threads_) t.join();
 }
 
-void Team::run(Job job, const void* context) {
+void Team::run(Job job, const void* context, Foresight foresight) {
   start_.job = job;
   start_.context = context;
+  start_.foresight = foresight;
   start_.gate.raise(++round_);
   job(context, {0, size()});
+  // The leader has work to do as soon as the others are done.
+  if (foresight != nullptr && size() > 1) fetch_until(ends_[1].gate, round_, foresight(context, {0, size()}));
   for (uint32_t i = 1; i < size(); ++i) ends_[i].gate.wait(round_, options_.spin_ns);
 }
 
@@ -96,8 +104,17 @@ void Team::work(uint32_t index) {
     start_.gate.wait(round, options_.spin_ns);
     if (start_.stop) return;
     start_.job(start_.context, {index, size()});
+    const Ahead ahead = start_.foresight != nullptr ? start_.foresight(start_.context, {index, size()}) : Ahead{};
     ends_[index].gate.raise(round);
+    fetch_until(start_.gate, round + 1, ahead);
   }
+}
+
+// Fetches line after line until the gate is at `value`.
+void Team::fetch_until(const Gate& gate, uint32_t value, Ahead ahead) const {
+  constexpr uint64_t line = 64, lines_at_once = 8;
+  for (uint64_t i = 0; i < ahead.bytes && !gate.reached(value); i += line * lines_at_once)
+    for (uint64_t j = 0; j < lines_at_once; ++j) __builtin_prefetch(ahead.from + i + j * line, 0, 2);
 }
 
 void Team::bind(uint32_t index) const {

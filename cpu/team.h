@@ -31,13 +31,19 @@ class Gate {
   mutable std::atomic<uint32_t> sleepers_{0};
 };
 
+// Memory that will be read soon.
+struct Ahead {
+  const std::byte* from = nullptr;
+  uint64_t bytes = 0;
+};
+
 struct TeamOptions {
   uint32_t n_threads = 1;  // the leader among them
   // Where thread i is pinned, by the number of the hardware thread; empty: not pinned. A system that
   // refuses is not an error.
   std::vector<uint32_t> cores;
   // How long a thread spins before it sleeps. Make it 0 where there are more threads than cores.
-  uint32_t spin_ns = 30'000;
+  uint32_t spin_ns = 100'000;
 };
 
 // The leader is whichever thread calls run(); the other n_threads - 1 belong to the team.
@@ -45,6 +51,7 @@ struct TeamOptions {
 class Team {
  public:
   using Job = void (*)(const void* context, Share share);
+  using Foresight = Ahead (*)(const void* context, Share share);
 
   // unavailable if the system grants no more threads.
   static Result<std::unique_ptr<Team>> create(TeamOptions options);
@@ -59,20 +66,23 @@ class Team {
   void bind_leader() { bind(0); }
 
   // Calls job(context, {i, size()}) on every thread, on the caller as i = 0, and returns when all are
-  // done. What the job wrote is seen by the caller, and by all jobs after it.
-  void run(Job job, const void* context);
+  // done. What the job wrote is seen by the caller, and by all jobs after it. A thread that is done
+  // fetches what foresight(context, its share) names into its cache while it has nothing else to do.
+  void run(Job job, const void* context, Foresight foresight = nullptr);
 
  private:
   explicit Team(TeamOptions options);
   Status start_threads();
   void work(uint32_t index);
   void bind(uint32_t index) const;
+  void fetch_until(const Gate& gate, uint32_t value, Ahead ahead) const;
 
   // What the leader writes and the others read lies together, apart from where each tells its end.
   struct alignas(128) Start {
     Gate gate;
     Job job = nullptr;
     const void* context = nullptr;
+    Foresight foresight = nullptr;
     bool stop = false;
   };
   struct alignas(128) End {

@@ -29,6 +29,9 @@ inline Range range_of(uint32_t n, Share share, uint32_t unit = 1) {
   return {static_cast<uint32_t>(begin < n ? begin : n), static_cast<uint32_t>(end < n ? end : n)};
 }
 
+// Rows of a product are shared out in multiples of this.
+inline constexpr uint32_t matmul_row_unit = 16;
+
 struct KernelTable {
   const char* isa;  // "scalar", "avx2", "avx512"
   void (*gather_rows)(const GatherRowsCall&, Share);
@@ -70,9 +73,12 @@ inline void run(const KernelTable& table, const KernelCall& call, Share share) {
 
 // Layout of q8 activations, the same for all ISAs: a row of `cols` values is cols int8 in -127..127, then
 // for each block of 32 a float scale d (value = d * int8), then for each block two int16, the sums of the
-// int8 of its halves; each of the three parts is padded to 64 bytes. f32 rows are contiguous.
+// int8 of its halves, then for each block the sum of both as a float; each of the four parts is padded to
+// 64 bytes. f32 rows are contiguous.
+inline uint64_t q8_part_bytes(uint32_t cols) { return align_up(cols / 32 * 4, 64); }
 inline uint64_t q8_scales_offset(uint32_t cols) { return align_up(cols, 64); }
-inline uint64_t q8_sums_offset(uint32_t cols) { return q8_scales_offset(cols) + align_up(cols / 32 * 4, 64); }
-inline uint64_t q8_row_bytes(uint32_t cols) { return q8_sums_offset(cols) + align_up(cols / 32 * 4, 64); }
+inline uint64_t q8_sums_offset(uint32_t cols) { return q8_scales_offset(cols) + q8_part_bytes(cols); }
+inline uint64_t q8_totals_offset(uint32_t cols) { return q8_sums_offset(cols) + q8_part_bytes(cols); }
+inline uint64_t q8_row_bytes(uint32_t cols) { return q8_totals_offset(cols) + q8_part_bytes(cols); }
 
 }  // namespace sluice::cpu

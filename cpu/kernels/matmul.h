@@ -5,9 +5,6 @@
 
 namespace sluice::cpu::SLUICE_ISA {
 
-// Rows are shared out in multiples of this.
-inline constexpr uint32_t row_unit = 16;
-
 // Weights Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K or Q6_K; cols a multiple of their block.
 void matmul_q8(const MatmulCall& call, Share share);
 

@@ -92,7 +92,7 @@ void multiply_group(const MatmulCall& call, uint32_t row, uint32_t token, uint32
 }  // namespace
 
 void matmul_f32(const MatmulCall& call, Share share) {
-  const Range range = range_of(call.rows, share, row_unit);
+  const Range range = range_of(call.rows, share, matmul_row_unit);
   Group group;
   __builtin_memset(&group, 0, sizeof(group));
   for (uint32_t t = 0; t < call.n_tokens; t += pass_tokens) {

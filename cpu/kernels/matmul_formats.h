@@ -2,6 +2,8 @@
 //
 // A format unpacks one unit (a ggml block) of all rows of a panel into Blocks of 32 columns and gives
 // each, with its index, to a visitor; so a WeightBlock lives in registers where the visitor uses it at once.
+// Where several units in a row can be unpacked with fewer loads, run_units tells how many and unpack_run
+// does it.
 // The value of column c in a row is scale * (w[c] + offset), or scale * w[c] + second where has_min;
 // with two_scales `second` is the scale of columns 16..31.
 #pragma once
@@ -43,15 +45,39 @@ struct FormatQ4_1 {
   static constexpr Values values = Values::nibble;
   static constexpr int offset = 0;
   static constexpr bool has_min = true, two_scales = false;
+  static constexpr uint32_t run_units = 4;
+
+  [[gnu::always_inline]] static void set_scales(I head, WeightBlock& block) {
+    block.scale = half_to_float(head);
+    block.second = half_to_float(head >> 16);
+  }
 
   template <class Visitor>
   [[gnu::always_inline]] static void unpack(const Rows& rows, uint64_t at, const Visitor& visit) {
     WeightBlock block;
-    const I head = load_quad(rows, at).v[0];
-    block.scale = half_to_float(head);
-    block.second = half_to_float(head >> 16);
+    set_scales(load_quad(rows, at).v[0], block);
     split_nibbles(load_quad(rows, at + 4), block);
     visit(block, 0);
+  }
+
+  // Four blocks are twenty words: each fifth is a head.
+  template <class Visitor>
+  [[gnu::always_inline]] static void unpack_run(const Rows& rows, uint64_t at, const Visitor& visit) {
+    I words[20];
+    unroll<4>([&](auto b) __attribute__((always_inline)) {
+      if constexpr (b == 0) load_words_into(rows, at, words);
+      load_words_into(rows, at + 16 * (b + 1), words + 4 * (b + 1));
+      WeightBlock block;
+      set_scales(words[5 * b], block);
+      split_nibbles({{words[5 * b + 1], words[5 * b + 2], words[5 * b + 3], words[5 * b + 4]}}, block);
+      visit(block, b);
+    });
+  }
+
+ private:
+  [[gnu::always_inline]] static void load_words_into(const Rows& rows, uint64_t at, I* words) {
+    const Quad quad = load_quad(rows, at);
+    unroll<4>([&](auto i) __attribute__((always_inline)) { words[i] = quad.v[i]; });
   }
 };
 
@@ -159,9 +185,11 @@ struct FormatQ6_K {
   static constexpr int offset = -32;
   static constexpr bool has_min = false, two_scales = true;
 
-  // Four bits of `low` from bit `shift` of each byte on, two of `high` from `high_shift` on.
-  [[gnu::always_inline]] static I join(I low, uint32_t shift, I high, uint32_t high_shift) {
-    return ((low >> shift) & 0x0f0f0f0f) | (((high >> high_shift) & 0x03030303) << 4);
+  // Of each byte four bits of `low` and, above them, two of `high`; parts 0..3 of a half take bits 0, 0, 4, 4
+  // and 0, 2, 4, 6 on.
+  [[gnu::always_inline]] static I join(I low, I high, uint32_t part) {
+    const I moved = part < 2 ? high << static_cast<int>(4 - 2 * part) : high >> static_cast<int>(2 * part - 4);
+    return ((low >> static_cast<int>(part / 2 * 4)) & 0x0f0f0f0f) | (moved & 0x30303030);
   }
 
   template <class Visitor>
@@ -179,7 +207,7 @@ struct FormatQ6_K {
         block.scale = d * signed_byte_to_float(four_scales, 2 * (part % 2));
         block.second = d * signed_byte_to_float(four_scales, 2 * (part % 2) + 1);
         unroll<8>([&](auto i) __attribute__((always_inline)) {
-          block.w[i] = join(low[2 * (part % 2) + i / 4].v[i % 4], 4 * (part / 2), high[i / 4].v[i % 4], 2 * part);
+          block.w[i] = join(low[2 * (part % 2) + i / 4].v[i % 4], high[i / 4].v[i % 4], part);
         });
         visit(block, 4 * half + part);
       });

@@ -10,24 +10,16 @@
 namespace sluice::cpu::SLUICE_ISA {
 namespace {
 
-constexpr uint32_t group_tokens = 8;  // their activations for a chunk fit the L1 cache
-constexpr uint32_t pass_tokens = 64;  // at most so many share the unpacking of a panel
-constexpr uint32_t chunk_blocks = 16;
+// Tokens whose sums are in registers together.
+constexpr uint32_t tile_tokens = lanes == 16 ? 8 : lanes == 8 ? 4 : 1;
+constexpr uint32_t few_tokens = 8;     // at most so many meet a block as it is unpacked
+constexpr uint32_t pass_tokens = 128;  // at most so many share the unpacking of a panel
+constexpr uint32_t chunk_blocks = 24;  // a multiple of every unit
 
 // The q8 rows of some tokens.
 struct Activations {
   const std::byte* rows;
-  uint64_t row_bytes, scales_offset, sums_offset;
-
-  [[gnu::always_inline]] const int8_t* values(uint32_t t, uint32_t block) const {
-    return reinterpret_cast<const int8_t*>(rows + t * row_bytes + block * 32u);
-  }
-  [[gnu::always_inline]] float scale(uint32_t t, uint32_t block) const {
-    return load<float>(rows + t * row_bytes + scales_offset + block * 4u);
-  }
-  [[gnu::always_inline]] const int16_t* sums(uint32_t t, uint32_t block) const {
-    return reinterpret_cast<const int16_t*>(rows + t * row_bytes + sums_offset + block * 4u);
-  }
+  uint64_t row_bytes, scales_offset, sums_offset, totals_offset;
 };
 
 // A panel, and where the next one begins: its bytes are fetched ahead while this one is worked on, as the
@@ -37,78 +29,185 @@ struct Panel {
   const std::byte* next;
 };
 
-template <class Format, class Visitor>
-[[gnu::always_inline]] inline void unpack(const Panel& panel, uint32_t unit, const Visitor& visit) {
-  const uint64_t at = uint64_t{unit} * Format::unit_bytes;
-  for (uint32_t i = 0; i < lanes * Format::unit_bytes; i += 64) __builtin_prefetch(panel.next + lanes * at + i, 0, 2);
-  Format::unpack(panel.rows, at, visit);
+template <class Format>
+[[gnu::always_inline]] inline void fetch_ahead(const Panel& panel, uint64_t at, uint32_t units) {
+  const std::byte* from = panel.next + lanes * at;
+  for (uint32_t i = 0; i < lanes * units * Format::unit_bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
 }
 
-template <class Format>
-[[gnu::always_inline]] inline F block_product(const WeightBlock& block, const int8_t* a, const int16_t* sums) {
-  constexpr Values values = Format::values;
-  constexpr int16_t offset = Format::offset;
-  if constexpr (Format::two_scales) {
-    const I first = dot<values, 4>(block.w, a, weighted_sums(sums, offset, 0));
-    const I second = dot<values, 4>(block.w + 4, a + 16, weighted_sums(sums, 0, offset));
-    return fma(block.scale, to_float(first), block.second * to_float(second));
-  } else if constexpr (Format::has_min) {
-    const I product = dot<values, 8>(block.w, a, I{});
-    return fma(block.scale, to_float(product), block.second * to_float(weighted_sums(sums, 1, 1)));
-  } else {
-    const I start = offset != 0 ? weighted_sums(sums, offset, offset) : I{};
-    return block.scale * to_float(dot<values, 8>(block.w, a, start));
+// Unpacks units [begin, end) and gives each block to visit(block, index from `begin` on).
+template <class Format, class Visitor>
+[[gnu::always_inline]] inline void unpack_units(const Panel& panel, uint32_t begin, uint32_t end,
+                                                const Visitor& visit) {
+  uint32_t u = begin;
+  if constexpr (requires { Format::run_units; })
+    for (; u + Format::run_units <= end; u += Format::run_units) {
+      const uint64_t at = uint64_t{u} * Format::unit_bytes;
+      fetch_ahead<Format>(panel, at, Format::run_units);
+      Format::unpack_run(
+          panel.rows, at, [&](const WeightBlock& block, uint32_t i) __attribute__((always_inline)) {
+            visit(block, (u - begin) * Format::unit_blocks + i);
+          });
+    }
+  for (; u < end; ++u) {
+    const uint64_t at = uint64_t{u} * Format::unit_bytes;
+    fetch_ahead<Format>(panel, at, 1);
+    Format::unpack(
+        panel.rows, at, [&](const WeightBlock& block, uint32_t i) __attribute__((always_inline)) {
+          visit(block, (u - begin) * Format::unit_blocks + i);
+        });
   }
 }
 
-template <class Format>
-[[gnu::always_inline]] inline void add_block(const WeightBlock& block, const Activations& x, uint32_t t, uint32_t index,
-                                             F& acc) {
-  acc = fma(set(x.scale(t, index)), block_product<Format>(block, x.values(t, index), x.sums(t, index)), acc);
+// The activations of T tokens.
+template <uint32_t T>
+struct Tokens {
+  const std::byte* row[T];
+  uint64_t scales_offset, sums_offset, totals_offset;
+
+  // n <= T of them from `first` on. Tokens beyond the last repeat it: they are computed and thrown away.
+  [[gnu::always_inline]] Tokens(const Activations& x, uint32_t first, uint32_t n)
+      : scales_offset(x.scales_offset), sums_offset(x.sums_offset), totals_offset(x.totals_offset) {
+    for (uint32_t t = 0; t < T; ++t) row[t] = x.rows + uint64_t{first + (t < n ? t : n - 1)} * x.row_bytes;
+  }
+  [[gnu::always_inline]] const int8_t* values(uint32_t t, uint32_t block) const {
+    return reinterpret_cast<const int8_t*>(row[t] + uint64_t{block} * 32);
+  }
+  [[gnu::always_inline]] F scale(uint32_t t, uint32_t block) const {
+    return set(load<float>(row[t] + scales_offset + uint64_t{block} * 4));
+  }
+  [[gnu::always_inline]] const int16_t* sums(uint32_t t, uint32_t block) const {
+    return reinterpret_cast<const int16_t*>(row[t] + sums_offset + uint64_t{block} * 4);
+  }
+  [[gnu::always_inline]] F total(uint32_t t, uint32_t block) const {
+    return set(load<float>(row[t] + totals_offset + uint64_t{block} * 4));
+  }
+};
+
+// The integer products of n vectors of a block, from `from` on, with tokens [t0, t0 + N).
+template <Values V, uint32_t n, uint32_t from, uint32_t N, uint32_t T>
+[[gnu::always_inline]] inline void add_products(const WeightBlock& block, const Tokens<T>& x, uint32_t index,
+                                                uint32_t t0, Dot<V, n>* dots) {
+  unroll<n>([&](auto k) __attribute__((always_inline)) {
+    const I w = block.w[from + k];
+    unroll<N>([&](auto t) __attribute__((always_inline)) {
+      dots[t].template step<k>(w, x.values(t0 + t, index) + 4 * (from + k));
+    });
+  });
 }
 
-// acc[t] = products of a panel with one token; the accumulator stays in a register.
-template <class Format>
-void multiply_one(const Panel& panel, uint32_t units, const Activations& x, F* acc) {
-  F total{};
-  for (uint32_t u = 0; u < units; ++u)
-    unpack<Format>(
-        panel, u, [&](const WeightBlock& block, uint32_t i) __attribute__((always_inline)) {
-          add_block<Format>(block, x, 0, u * Format::unit_blocks + i, total);
-        });
-  acc[0] = total;
+template <class Format, uint32_t N, uint32_t t0, uint32_t T>
+[[gnu::always_inline]] inline void add_block_tile(const WeightBlock& block, const Tokens<T>& x, uint32_t index,
+                                                  F* acc) {
+  constexpr Values values = Format::values;
+  constexpr int16_t offset = Format::offset;
+  if constexpr (Format::two_scales) {
+    Dot<values, 4> first[N], second[N];
+    unroll<N>([&](auto t)
+                  __attribute__((always_inline)) { first[t].start(weighted_sums(x.sums(t0 + t, index), offset, 0)); });
+    add_products<values, 4, 0, N>(block, x, index, t0, first);
+    unroll<N>([&](auto t)
+                  __attribute__((always_inline)) { second[t].start(weighted_sums(x.sums(t0 + t, index), 0, offset)); });
+    add_products<values, 4, 4, N>(block, x, index, t0, second);
+    unroll<N>([&](auto t) __attribute__((always_inline)) {
+      const F v = fma(block.scale, to_float(first[t].total()), block.second * to_float(second[t].total()));
+      acc[t0 + t] = fma(x.scale(t0 + t, index), v, acc[t0 + t]);
+    });
+  } else {
+    Dot<values, 8> dots[N];
+    unroll<N>([&](auto t) __attribute__((always_inline)) {
+      dots[t].start(offset != 0 ? weighted_sums(x.sums(t0 + t, index), offset, offset) : I{});
+    });
+    add_products<values, 8, 0, N>(block, x, index, t0, dots);
+    unroll<N>([&](auto t) __attribute__((always_inline)) {
+      const F product = to_float(dots[t].total());
+      F v;
+      if constexpr (Format::has_min) v = fma(block.scale, product, block.second * x.total(t0 + t, index));
+      else v = block.scale * product;
+      acc[t0 + t] = fma(x.scale(t0 + t, index), v, acc[t0 + t]);
+    });
+  }
 }
 
-// A chunk of the panel is unpacked once, then met by one group of tokens after the other.
+// acc[t] += the product of a block of 32 columns with token t.
+template <class Format, uint32_t T, uint32_t t0 = 0>
+[[gnu::always_inline]] inline void add_block(const WeightBlock& block, const Tokens<T>& x, uint32_t index, F* acc) {
+  constexpr uint32_t n = T - t0 < tile_tokens ? T - t0 : tile_tokens;
+  add_block_tile<Format, n, t0>(block, x, index, acc);
+  if constexpr (t0 + n < T) add_block<Format, T, t0 + n>(block, x, index, acc);
+}
+
+// acc[t] = products of a panel with n <= T tokens; each block is used as soon as it is unpacked, and the
+// sums stay in registers.
+template <class Format, uint32_t T>
+void multiply_few(const Panel& panel, uint32_t units, const Activations& x, uint32_t n_tokens, F* acc) {
+  const Tokens<T> tokens(x, 0, n_tokens);
+  F total[T] = {};
+  unpack_units<Format>(
+      panel, 0, units, [&](const WeightBlock& block, uint32_t i) __attribute__((always_inline)) {
+        add_block<Format, T>(block, tokens, i, total);
+      });
+  for (uint32_t t = 0; t < T; ++t) acc[t] = total[t];
+}
+
+template <class Format, uint32_t T>
+[[gnu::always_inline]] inline void add_chunk_tile(const WeightBlock* chunk, uint32_t first_block, uint32_t n_blocks,
+                                                  const Activations& x, uint32_t t0, F* acc) {
+  const Tokens<T> tokens(x, t0, T);
+  F total[T];
+  for (uint32_t t = 0; t < T; ++t) total[t] = acc[t0 + t];
+  for (uint32_t b = 0; b < n_blocks; ++b) add_block<Format, T>(chunk[b], tokens, first_block + b, total);
+  for (uint32_t t = 0; t < T; ++t) acc[t0 + t] = total[t];
+}
+
+// A chunk of the panel is unpacked once, then met by one tile of tokens after the other.
 template <class Format>
 void multiply_many(const Panel& panel, uint32_t units, const Activations& x, uint32_t n_tokens, F* acc) {
   constexpr uint32_t chunk_units = chunk_blocks / Format::unit_blocks;
   WeightBlock chunk[chunk_blocks];
   for (uint32_t t = 0; t < n_tokens; ++t) acc[t] = F{};
-  for (uint32_t u0 = 0; u0 < units; u0 += chunk_units) {
-    const uint32_t n_units = units - u0 < chunk_units ? units - u0 : chunk_units;
-    for (uint32_t u = 0; u < n_units; ++u)
-      unpack<Format>(
-          panel, u0 + u, [&](const WeightBlock& block, uint32_t i) __attribute__((always_inline)) {
-            chunk[u * Format::unit_blocks + i] = block;
-          });
-    const uint32_t n_blocks = n_units * Format::unit_blocks, first = u0 * Format::unit_blocks;
-    for (uint32_t t0 = 0; t0 < n_tokens; t0 += group_tokens) {
-      const uint32_t t1 = t0 + group_tokens < n_tokens ? t0 + group_tokens : n_tokens;
-      for (uint32_t b = 0; b < n_blocks; ++b) {
-        const WeightBlock block = chunk[b];
-        for (uint32_t t = t0; t < t1; ++t) add_block<Format>(block, x, t, first + b, acc[t]);
-      }
-    }
+  for (uint32_t u = 0; u < units; u += chunk_units) {
+    const uint32_t end = units - u < chunk_units ? units : u + chunk_units;
+    unpack_units<Format>(
+        panel, u, end, [&](const WeightBlock& block, uint32_t i) __attribute__((always_inline)) { chunk[i] = block; });
+    const uint32_t first = u * Format::unit_blocks, n = (end - u) * Format::unit_blocks;
+    uint32_t t = 0;
+    for (; t + tile_tokens <= n_tokens; t += tile_tokens)
+      add_chunk_tile<Format, tile_tokens>(chunk, first, n, x, t, acc);
+    for (; t + 2 <= n_tokens; t += 2) add_chunk_tile<Format, 2>(chunk, first, n, x, t, acc);
+    if (t < n_tokens) add_chunk_tile<Format, 1>(chunk, first, n, x, t, acc);
   }
 }
 
-// Lane i of acc[t] to row `row` + i of token `token` + t.
-void store_panel(const MatmulCall& call, uint32_t token, uint32_t n_tokens, uint32_t row, const F* acc) {
-  const uint32_t n_rows = call.rows - row < lanes ? call.rows - row : lanes;
+template <class Format>
+void multiply(const Panel& panel, uint32_t units, const Activations& x, uint32_t n_tokens, F* acc) {
+  if (n_tokens == 1) multiply_few<Format, 1>(panel, units, x, n_tokens, acc);
+  else if (n_tokens == 2) multiply_few<Format, 2>(panel, units, x, n_tokens, acc);
+  else if (n_tokens <= 4) multiply_few<Format, 4>(panel, units, x, n_tokens, acc);
+  else if (n_tokens <= 6) multiply_few<Format, 6>(panel, units, x, n_tokens, acc);
+  else if (n_tokens <= few_tokens) multiply_few<Format, few_tokens>(panel, units, x, n_tokens, acc);
+  else multiply_many<Format>(panel, units, x, n_tokens, acc);
+}
+
+// Rows of the tile that a panel works on, of which lanes [skip, skip + count) are wanted.
+struct Place {
+  uint32_t first, stride_rows, skip, count;
+};
+
+// The panel for the rows from `row` on. At the tile's end it begins earlier than that, so that all lanes
+// have a row; in a tile of fewer rows than lanes all have the same.
+Place place_of(const MatmulCall& call, uint32_t row) {
+  if (call.rows < lanes) return {row, 0, 0, 1};
+  const uint32_t first = row + lanes <= call.rows ? row : call.rows - lanes;
+  return {first, 1, row - first, lanes - (row - first)};
+}
+
+// Lane skip + i of acc[t] to row `row` + i of token `token` + t.
+void store_panel(const MatmulCall& call, uint32_t token, uint32_t n_tokens, const Place& place, const F* acc) {
+  const uint32_t row = place.first + place.skip;
   for (uint32_t t = 0; t < n_tokens; ++t) {
-    if (n_rows < lanes) {
-      for (uint32_t i = 0; i < n_rows; ++i) store_output(call, token + t, row + i, acc[t][i]);
+    if (place.count < lanes) {
+      for (uint32_t i = 0; i < place.count; ++i) store_output(call, token + t, row + i, acc[t][place.skip + i]);
       continue;
     }
     float* out = call.out + uint64_t{token + t} * call.out_stride + row;
@@ -118,27 +217,23 @@ void store_panel(const MatmulCall& call, uint32_t token, uint32_t n_tokens, uint
   }
 }
 
-Panel panel_at(const MatmulCall& call, uint32_t row, uint64_t row_bytes, uint32_t end) {
-  Panel panel;
-  for (uint32_t i = 0; i < lanes; ++i)
-    panel.rows.row[i] = call.weights + (row + i < call.rows ? row + i : call.rows - 1) * row_bytes;
-  panel.next = call.weights + (row + lanes < end ? row + lanes : row) * row_bytes;
-  return panel;
-}
-
 template <class Format>
 void run(const MatmulCall& call, Range range) {
   const uint64_t row_bytes = uint64_t{call.cols / 32 / Format::unit_blocks} * Format::unit_bytes;
   const uint32_t units = call.cols / 32 / Format::unit_blocks;
-  Activations x = {call.x, q8_row_bytes(call.cols), q8_scales_offset(call.cols), q8_sums_offset(call.cols)};
+  Activations x = {call.x, q8_row_bytes(call.cols), q8_scales_offset(call.cols), q8_sums_offset(call.cols),
+                   q8_totals_offset(call.cols)};
   F acc[pass_tokens];
   for (uint32_t t = 0; t < call.n_tokens; t += pass_tokens, x.rows += pass_tokens * x.row_bytes) {
     const uint32_t n = call.n_tokens - t < pass_tokens ? call.n_tokens - t : pass_tokens;
-    for (uint32_t row = range.begin; row < range.end; row += lanes) {
-      const Panel panel = panel_at(call, row, row_bytes, range.end);
-      if (n == 1) multiply_one<Format>(panel, units, x, acc);
-      else multiply_many<Format>(panel, units, x, n, acc);
-      store_panel(call, t, n, row, acc);
+    for (uint32_t row = range.begin; row < range.end;) {
+      const Place place = place_of(call, row);
+      const uint32_t next = row + place.count;
+      const Panel panel{{call.weights + place.first * row_bytes, place.stride_rows * row_bytes},
+                        call.weights + (next < range.end ? next : row) * row_bytes};
+      multiply<Format>(panel, units, x, n, acc);
+      store_panel(call, t, n, place, acc);
+      row = next;
     }
   }
 }
@@ -146,7 +241,7 @@ void run(const MatmulCall& call, Range range) {
 }  // namespace
 
 void matmul_q8(const MatmulCall& call, Share share) {
-  const Range range = range_of(call.rows, share, row_unit);
+  const Range range = range_of(call.rows, share, matmul_row_unit);
   switch (call.dtype) {
     case DType::q4_0: return run<FormatQ4_0>(call, range);
     case DType::q4_1: return run<FormatQ4_1>(call, range);

@@ -1,47 +1,71 @@
 #include "cpu/kernels/declare.h"
-#include "cpu/kernels/simd.h"
+#include "cpu/kernels/vector.h"
 
 namespace sluice::cpu::SLUICE_ISA {
 namespace {
 
 // Below this 127 / max might be infinite; such a block counts as zero.
 constexpr float smallest_max = 0x1p-119f;
+constexpr uint32_t block = 32;
+
+// Where the parts of a block go.
+struct Out {
+  int8_t* q;
+  float* scale;
+  int16_t* sums;
+  float* total;
+};
 
 // The largest magnitude as the bits of a float, in whose order infinity and NaN come last.
-[[gnu::always_inline]] inline uint32_t largest_magnitude(const float* x) {
-  uint32_t largest = 0;
-  for (uint32_t i = 0; i < 32; ++i) {
-    const uint32_t magnitude = load<uint32_t>(x + i) & 0x7fffffff;
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  return largest;
+[[gnu::always_inline]] inline uint32_t largest_magnitude(const Vec& a, const Vec& b) {
+  const IVec x = as<int32_t>(bits(a) & 0x7fffffffu), y = as<int32_t>(bits(b) & 0x7fffffffu);
+  return static_cast<uint32_t>(fold_all(if_greater(x, y, x, y), Max()));
 }
 
-// q = x * factor to the nearest integer, ties to even: adding 1.5 * 2^23 leaves it in the low bits.
-[[gnu::always_inline]] inline void round_values(const float* x, float factor, int8_t* q, int16_t* sums) {
-  for (uint32_t half = 0; half < 2; ++half) {
-    int sum = 0;
-    for (uint32_t i = 16 * half; i < 16 * half + 16; ++i) {
-      const int value = __builtin_bit_cast(int32_t, x[i] * factor + 0x1.8p23f) - 0x4b400000;
-      q[i] = static_cast<int8_t>(value);
-      sum += value;
-    }
-    sums[half] = static_cast<int16_t>(sum);
+// x * factor to the nearest integer, ties to even: adding 1.5 * 2^23 leaves it in the low bits.
+[[gnu::always_inline]] inline IVec round_to_int(const Vec& x, float factor) {
+  return as<int32_t>(bits(x * factor + 0x1.8p23f)) - 0x4b400000;
+}
+
+[[gnu::always_inline]] inline void store_bytes(int8_t* q, const IVec& v) {
+  using Bytes [[gnu::vector_size(part_lanes)]] = int8_t;
+  for (uint32_t i = 0; i < n_parts; ++i) {
+    const Bytes part = __builtin_convertvector(v.p[i], Bytes);
+    std::memcpy(q + i * part_lanes, &part, sizeof part);
   }
 }
 
 // A block that holds an infinity or a NaN becomes zeros with the scale NaN, so that it is noticed.
-void quantize_block(const float* x, int8_t* q, float* scale, int16_t* sums) {
-  const uint32_t bits = largest_magnitude(x);
-  const auto largest = __builtin_bit_cast(float, bits);
-  if (bits < 0x7f800000 && largest >= smallest_max) {
-    *scale = largest / 127.0f;
-    round_values(x, 127.0f / largest, q, sums);
+[[gnu::always_inline]] inline void quantize_block(const float* x, const Out& out) {
+  const Vec a = load(x), b = load(x + lanes);
+  const uint32_t largest_bits = largest_magnitude(a, b);
+  const auto largest = __builtin_bit_cast(float, largest_bits);
+  const bool finite = largest_bits < 0x7f800000;
+  if (!finite || largest < smallest_max) {
+    std::memset(out.q, 0, block);
+    std::memset(out.sums, 0, 2 * sizeof(int16_t));
+    *out.total = 0.0f;
+    *out.scale = finite ? 0.0f : __builtin_nanf("");
     return;
   }
-  __builtin_memset(q, 0, 32);
-  __builtin_memset(sums, 0, 2 * sizeof(int16_t));
-  *scale = bits < 0x7f800000 ? 0.0f : __builtin_nanf("");
+  const float factor = 127.0f / largest;
+  const IVec q0 = round_to_int(a, factor), q1 = round_to_int(b, factor);
+  store_bytes(out.q, q0);
+  store_bytes(out.q + lanes, q1);
+  const int32_t sum0 = fold_all(q0, Add()), sum1 = fold_all(q1, Add());
+  *out.scale = largest / 127.0f;
+  out.sums[0] = static_cast<int16_t>(sum0);
+  out.sums[1] = static_cast<int16_t>(sum1);
+  *out.total = static_cast<float>(sum0 + sum1);
+}
+
+// Blocks [begin, end) of one row.
+void quantize_blocks(const float* x, std::byte* row, uint32_t cols, uint32_t begin, uint32_t end) {
+  auto* scales = reinterpret_cast<float*>(row + q8_scales_offset(cols));
+  auto* sums = reinterpret_cast<int16_t*>(row + q8_sums_offset(cols));
+  auto* totals = reinterpret_cast<float*>(row + q8_totals_offset(cols));
+  for (uint64_t b = begin; b < end; ++b)
+    quantize_block(x + block * b, {reinterpret_cast<int8_t*>(row) + block * b, scales + b, sums + 2 * b, totals + b});
 }
 
 }  // namespace
@@ -54,14 +78,14 @@ void quantize(const QuantizeCall& call, Share share) {
                      (range.end - range.begin) * row_bytes);
     return;
   }
-  const uint32_t blocks = call.cols / 32;
+  const uint32_t blocks = call.cols / block;
   const Range range = range_of(call.n_rows * blocks, share, 16);
-  for (uint32_t i = range.begin; i < range.end; ++i) {
-    const uint32_t b = i % blocks;
-    std::byte* row = call.out + i / blocks * q8_row_bytes(call.cols);
-    quantize_block(call.x + uint64_t{i} * 32, reinterpret_cast<int8_t*>(row) + 32 * b,
-                   reinterpret_cast<float*>(row + q8_scales_offset(call.cols)) + b,
-                   reinterpret_cast<int16_t*>(row + q8_sums_offset(call.cols)) + uint64_t{2} * b);
+  for (uint32_t i = range.begin; i < range.end;) {
+    const uint32_t row = i / blocks, first = i % blocks;
+    const uint32_t n = blocks - first < range.end - i ? blocks - first : range.end - i;
+    quantize_blocks(call.x + uint64_t{row} * call.cols, call.out + row * q8_row_bytes(call.cols), call.cols, first,
+                    first + n);
+    i += n;
   }
 }
 

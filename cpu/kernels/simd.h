@@ -52,10 +52,10 @@ namespace sluice::cpu::SLUICE_ISA {
 [[gnu::always_inline]] inline F set(float x) { return F{} + x; }
 [[gnu::always_inline]] inline F to_float(I x) { return __builtin_convertvector(x, F); }
 
-// Where each row of a panel begins. Rows beyond the tile repeat its last row: they are computed and
-// thrown away.
+// Where the rows of a panel begin: `stride` bytes apart.
 struct Rows {
-  const std::byte* row[lanes];
+  const std::byte* base;
+  uint64_t stride;
 };
 
 // 16 bytes of each row: v[k] holds bytes 4k..4k+3.
@@ -63,9 +63,20 @@ struct Quad {
   I v[4];
 };
 
+// The same address, but g++ no longer knows where it comes from: it would keep one for each row, and there
+// are not registers for that.
+[[gnu::always_inline]] inline const std::byte* opaque(const std::byte* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
 [[gnu::always_inline]] inline Quad load_quad(const Rows& rows, uint64_t offset) {
-  const I r0 = load_strip(rows.row, offset, 0), r1 = load_strip(rows.row, offset, 1);
-  const I r2 = load_strip(rows.row, offset, 2), r3 = load_strip(rows.row, offset, 3);
+  const std::byte* every_fourth[lanes / 4];
+  unroll<lanes / 4>([&](auto i) __attribute__((always_inline)) {
+    every_fourth[i] = opaque(rows.base + offset + 4 * i * rows.stride);
+  });
+  const I r0 = load_strip(every_fourth, 0), r1 = load_strip(every_fourth, rows.stride);
+  const I r2 = load_strip(every_fourth, 2 * rows.stride), r3 = load_strip(every_fourth, 3 * rows.stride);
   const I a = unpack_lo32(r0, r1), b = unpack_lo32(r2, r3);
   const I c = unpack_hi32(r0, r1), d = unpack_hi32(r2, r3);
   return {{unpack_lo64(a, b), unpack_hi64(a, b), unpack_lo64(c, d), unpack_hi64(c, d)}};

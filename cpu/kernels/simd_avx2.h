@@ -12,9 +12,8 @@ typedef int32_t I __attribute__((vector_size(32)));
 [[gnu::always_inline]] inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 
 [[gnu::always_inline]] inline __m128i load16(const std::byte* p) { return load<__m128i>(p); }
-[[gnu::always_inline]] inline I load_strip(const std::byte* const* row, uint64_t offset, uint32_t strip) {
-  return (I)_mm256_inserti128_si256(_mm256_castsi128_si256(load16(row[strip] + offset)),
-                                    load16(row[strip + 4] + offset), 1);
+[[gnu::always_inline]] inline I load_strip(const std::byte* const* p, uint64_t at) {
+  return (I)_mm256_inserti128_si256(_mm256_castsi128_si256(load16(p[0] + at)), load16(p[1] + at), 1);
 }
 [[gnu::always_inline]] inline I unpack_lo32(I a, I b) { return (I)_mm256_unpacklo_epi32((__m256i)a, (__m256i)b); }
 [[gnu::always_inline]] inline I unpack_hi32(I a, I b) { return (I)_mm256_unpackhi_epi32((__m256i)a, (__m256i)b); }
@@ -35,22 +34,22 @@ inline constexpr int signed_offset = 0;
 // 16 * 15 * 127, 4 x 2 values of five bits 8 * 31 * 127, 2 x 2 of six bits 4 * 63 * 127, and 2 signed ones 2 * 128 *
 // 127.
 template <Values V, uint32_t n>
-[[gnu::always_inline]] inline I dot(const I* w, const int8_t* a, I init) {
-  constexpr uint32_t run = V == Values::nibble ? n : V == Values::five_bit ? 4 : V == Values::six_bit ? 2 : 1;
-  const __m256i ones = _mm256_set1_epi16(1);
-  auto acc = (__m256i)init;
-  __m256i pairs = _mm256_setzero_si256();
-  unroll<n>([&](auto k) __attribute__((always_inline)) {
-    const auto weights = (__m256i)w[k];
-    const __m256i values = _mm256_set1_epi32(load<int32_t>(a + 4 * k));
-    const __m256i products = V == Values::signed8
-                                 ? _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(values, weights))
-                                 : _mm256_maddubs_epi16(weights, values);
+struct Dot {
+  static constexpr uint32_t run = V == Values::nibble ? n : V == Values::five_bit ? 4 : V == Values::six_bit ? 2 : 1;
+  __m256i acc{}, pairs{};
+
+  [[gnu::always_inline]] void start(I init) { acc = (__m256i)init; }
+  template <uint32_t k>
+  [[gnu::always_inline]] void step(I w, const int8_t* a) {
+    const __m256i values = _mm256_set1_epi32(load<int32_t>(a));
+    const __m256i products =
+        V == Values::signed8 ? _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w), _mm256_sign_epi8(values, (__m256i)w))
+                             : _mm256_maddubs_epi16((__m256i)w, values);
     pairs = k % run == 0 ? products : _mm256_add_epi16(pairs, products);
-    if (k % run == run - 1) acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, ones));
-  });
-  return (I)acc;
-}
+    if constexpr (k % run == run - 1) acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  [[gnu::always_inline]] I total() const { return (I)acc; }
+};
 
 [[gnu::always_inline]] inline I load_bytes(const std::byte* p) {
   return (I)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i_u*>(p)));

@@ -12,11 +12,12 @@ typedef int32_t I __attribute__((vector_size(64)));
 [[gnu::always_inline]] inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 
 [[gnu::always_inline]] inline __m128i load16(const std::byte* p) { return load<__m128i>(p); }
-[[gnu::always_inline]] inline I load_strip(const std::byte* const* row, uint64_t offset, uint32_t strip) {
-  __m512i x = _mm512_castsi128_si512(load16(row[strip] + offset));
-  x = _mm512_inserti32x4(x, load16(row[strip + 4] + offset), 1);
-  x = _mm512_inserti32x4(x, load16(row[strip + 8] + offset), 2);
-  return (I)_mm512_inserti32x4(x, load16(row[strip + 12] + offset), 3);
+[[gnu::always_inline]] inline __m256i load_pair(const std::byte* a, const std::byte* b) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load16(a)), load16(b), 1);
+}
+[[gnu::always_inline]] inline I load_strip(const std::byte* const* p, uint64_t at) {
+  const __m256i low = load_pair(p[0] + at, p[1] + at), high = load_pair(p[2] + at, p[3] + at);
+  return (I)_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 [[gnu::always_inline]] inline I unpack_lo32(I a, I b) { return (I)_mm512_unpacklo_epi32((__m512i)a, (__m512i)b); }
 [[gnu::always_inline]] inline I unpack_hi32(I a, I b) { return (I)_mm512_unpackhi_epi32((__m512i)a, (__m512i)b); }
@@ -31,13 +32,16 @@ inline constexpr int signed_offset = -128;
 [[gnu::always_inline]] inline I from_signed(I x) { return (I)_mm512_xor_si512((__m512i)x, _mm512_set1_epi8(-128)); }
 
 template <Values, uint32_t n>
-[[gnu::always_inline]] inline I dot(const I* w, const int8_t* a, I init) {
-  __m512i acc[2] = {(__m512i)init, _mm512_setzero_si512()};
-  unroll<n>([&](auto k) __attribute__((always_inline)) {
-    acc[k % 2] = _mm512_dpbusd_epi32(acc[k % 2], (__m512i)w[k], _mm512_set1_epi32(load<int32_t>(a + 4 * k)));
-  });
-  return (I)_mm512_add_epi32(acc[0], acc[1]);
-}
+struct Dot {
+  __m512i acc{};
+
+  [[gnu::always_inline]] void start(I init) { acc = (__m512i)init; }
+  template <uint32_t k>
+  [[gnu::always_inline]] void step(I w, const int8_t* a) {
+    acc = _mm512_dpbusd_epi32(acc, (__m512i)w, _mm512_set1_epi32(load<int32_t>(a)));
+  }
+  [[gnu::always_inline]] I total() const { return (I)acc; }
+};
 
 [[gnu::always_inline]] inline I load_bytes(const std::byte* p) { return (I)_mm512_cvtepu8_epi32(load16(p)); }
 [[gnu::always_inline]] inline I load_words(const std::byte* p) { return (I)_mm512_cvtepu16_epi32(load<__m256i>(p)); }

@@ -12,10 +12,8 @@ typedef int32_t I __attribute__((vector_size(16)));
   return c;
 }
 
-// 16 bytes of the rows strip, strip + 4, …
-[[gnu::always_inline]] inline I load_strip(const std::byte* const* row, uint64_t offset, uint32_t strip) {
-  return load<I>(row[strip] + offset);
-}
+// 16 bytes from each of p[0] + at, p[1] + at, …
+[[gnu::always_inline]] inline I load_strip(const std::byte* const* p, uint64_t at) { return load<I>(p[0] + at); }
 // Within each group of 16 bytes, the low or high halves of a and b in turns of 32 or 64 bits.
 [[gnu::always_inline]] inline I unpack_lo32(I a, I b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
 [[gnu::always_inline]] inline I unpack_hi32(I a, I b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
@@ -45,17 +43,24 @@ typedef int32_t I __attribute__((vector_size(16)));
 inline constexpr int signed_offset = 0;
 [[gnu::always_inline]] inline I from_signed(I x) { return x; }
 
-// init + sum of w[k] * a, 4 values of each row for each of n vectors.
+// A running sum of products: init, then step<0> … step<n - 1>, each adding 4 values of every row times the
+// 4 at `a`. Exact whatever the order.
 template <Values V, uint32_t n>
-[[gnu::always_inline]] inline I dot(const I* w, const int8_t* a, I init) {
-  for (uint32_t r = 0; r < lanes; ++r)
-    for (uint32_t c = 0; c < 4 * n; ++c) {
-      const uint32_t byte = static_cast<uint32_t>(w[c / 4][r]) >> (8 * (c % 4)) & 0xff;
-      const int value = V == Values::signed8 ? static_cast<int8_t>(byte) : static_cast<int>(byte);
-      init[r] += value * a[c];
-    }
-  return init;
-}
+struct Dot {
+  I acc{};
+
+  [[gnu::always_inline]] void start(I init) { acc = init; }
+  template <uint32_t k>
+  [[gnu::always_inline]] void step(I w, const int8_t* a) {
+    for (uint32_t r = 0; r < lanes; ++r)
+      for (uint32_t c = 0; c < 4; ++c) {
+        const uint32_t byte = static_cast<uint32_t>(w[r]) >> (8 * c) & 0xff;
+        const int value = V == Values::signed8 ? static_cast<int8_t>(byte) : static_cast<int>(byte);
+        acc[r] += value * a[c];
+      }
+  }
+  [[gnu::always_inline]] I total() const { return acc; }
+};
 
 // `lanes` values in memory, unsigned.
 [[gnu::always_inline]] inline I load_bytes(const std::byte* p) {

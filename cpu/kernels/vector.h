@@ -1,6 +1,6 @@
 // Sixteen floats at a time, written once for all instruction sets: a Vec is one zmm, two ymm or four xmm
-// registers. Every function is a fixed sequence of IEEE operations without fused products, so that its
-// bits are the same on every ISA. All is local to the including source and inlined, so that the linker
+// registers. Every function is a fixed sequence of IEEE operations, products fused only where fma() says
+// so, so that its bits are the same on every ISA. All is local to the including source and inlined, so that the linker
 // never shares code compiled for a newer ISA.
 #pragma once
 
@@ -88,6 +88,28 @@ template <class T, class X>
   return Wide<X>::make([&](uint32_t i) __attribute__((always_inline)) { return a.p[i] > b.p[i] ? x.p[i] : y.p[i]; });
 }
 [[gnu::always_inline]] inline Vec max(const Vec& a, const Vec& b) { return if_greater(a, b, a, b); }
+
+// a * b + c, rounded once.
+template <level::Level isa>
+[[gnu::always_inline]] inline Vec fma_as(const Vec& a, const Vec& b, const Vec& c) {
+  if constexpr (isa == level::avx512)
+    return Vec::make([&](uint32_t i) __attribute__((always_inline)) {
+      return (Vec::Part)_mm512_fmadd_ps((__m512)a.p[i], (__m512)b.p[i], (__m512)c.p[i]);
+    });
+  else if constexpr (isa == level::avx2)
+    return Vec::make([&](uint32_t i) __attribute__((always_inline)) {
+      return (Vec::Part)_mm256_fmadd_ps((__m256)a.p[i], (__m256)b.p[i], (__m256)c.p[i]);
+    });
+  else {
+    Vec r = c;
+    for (uint32_t i = 0; i < lanes; ++i) {
+      float& x = reinterpret_cast<float*>(&r)[i];
+      x = __builtin_fmaf(reinterpret_cast<const float*>(&a)[i], reinterpret_cast<const float*>(&b)[i], x);
+    }
+    return r;
+  }
+}
+[[gnu::always_inline]] inline Vec fma(const Vec& a, const Vec& b, const Vec& c) { return fma_as<this_level>(a, b, c); }
 
 [[gnu::always_inline]] inline Vec load(const float* p) {
   Vec v;
@@ -177,11 +199,11 @@ struct Max {
   }
 };
 template <class Fold, class V>
-[[gnu::always_inline]] inline Vec4 fold_8(const V& v, Fold fold) {
+[[gnu::always_inline]] inline auto fold_8(const V& v, Fold fold) {
   return fold(__builtin_shufflevector(v, v, 0, 1, 2, 3), __builtin_shufflevector(v, v, 4, 5, 6, 7));
 }
 template <class Fold, class W>
-[[gnu::always_inline]] inline Vec4 fold_to_4(const W& v, Fold fold) {
+[[gnu::always_inline]] inline auto fold_to_4(const W& v, Fold fold) {
   if constexpr (sizeof v.p[0] == 64)
     return fold_8(fold(__builtin_shufflevector(v.p[0], v.p[0], 0, 1, 2, 3, 4, 5, 6, 7),
                        __builtin_shufflevector(v.p[0], v.p[0], 8, 9, 10, 11, 12, 13, 14, 15)),
@@ -189,15 +211,14 @@ template <class Fold, class W>
   else if constexpr (sizeof v.p[0] == 32) return fold_8(fold(v.p[0], v.p[1]), fold);
   else return fold(fold(v.p[0], v.p[2]), fold(v.p[1], v.p[3]));
 }
-[[gnu::always_inline]] inline float sum(const Vec& v) {
-  const Vec4 a = fold_to_4(v, Add());
-  return (a[0] + a[2]) + (a[1] + a[3]);
+template <class T, class Fold>
+[[gnu::always_inline]] inline T fold_all(const Wide<T>& v, Fold fold) {
+  const auto a = fold_to_4(v, fold);
+  return fold(fold(a[0], a[2]), fold(a[1], a[3]));
 }
+[[gnu::always_inline]] inline float sum(const Vec& v) { return fold_all(v, Add()); }
 // A NaN lane is passed over or is the result.
-[[gnu::always_inline]] inline float maximum(const Vec& v) {
-  const Vec4 a = fold_to_4(v, Max());
-  return Max()(Max()(a[0], a[2]), Max()(a[1], a[3]));
-}
+[[gnu::always_inline]] inline float maximum(const Vec& v) { return fold_all(v, Max()); }
 // {sum(a), sum(b), sum(c), sum(d)}, with the bits of sum().
 [[gnu::always_inline]] inline Vec4 sum_4(const Vec& a, const Vec& b, const Vec& c, const Vec& d) {
   const Vec4 a4 = fold_to_4(a, Add()), b4 = fold_to_4(b, Add());

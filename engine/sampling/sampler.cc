@@ -55,6 +55,7 @@ void Sampler::reset() {
 }
 
 Result<int32_t> Sampler::sample(std::span<const float> logits) {
+  if (options_.temperature == 0 && recent_.empty() && pick_greedily(logits)) return candidates_[0].id;
   SLUICE_RETURN_IF_ERROR(load(logits));
   penalize();
   if (options_.temperature == 0) {
@@ -73,6 +74,31 @@ Result<int32_t> Sampler::sample(std::span<const float> logits) {
     if (left < 0) return c.id;
   }
   return candidates_[best()].id;  // the sum fell short of 1 by rounding
+}
+
+// The best of the plain logits, without a candidate for each; false if load() has something to object to.
+bool Sampler::pick_greedily(std::span<const float> logits) {
+  if (logits.size() != n_vocab_) return false;
+  constexpr size_t lanes = 16;
+  float most[lanes], not_finite[lanes] = {};
+  std::fill(most, most + lanes, logits[0]);
+  const size_t whole = logits.size() / lanes * lanes;
+  for (size_t i = 0; i < whole; i += lanes)
+    for (size_t k = 0; k < lanes; ++k) {
+      const float x = logits[i + k];
+      most[k] = x > most[k] ? x : most[k];
+      not_finite[k] += x - x;  // NaN if x is infinite or NaN
+    }
+  for (size_t i = whole; i < logits.size(); ++i) {
+    most[0] = std::max(most[0], logits[i]);
+    not_finite[0] += logits[i] - logits[i];
+  }
+  for (const float x : not_finite)
+    if (x != 0) return false;
+  const float best = *std::max_element(most, most + lanes);
+  const auto id = static_cast<int32_t>(std::find(logits.begin(), logits.end(), best) - logits.begin());
+  candidates_.assign(1, {1, best, id});
+  return true;
 }
 
 Status Sampler::load(std::span<const float> logits) {

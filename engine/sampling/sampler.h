@@ -58,6 +58,7 @@ class Sampler {
 
  private:
   Sampler(const SamplerOptions& options, uint32_t n_vocab);
+  bool pick_greedily(std::span<const float> logits);
   Status load(std::span<const float> logits);
   void penalize();
   size_t best() const;

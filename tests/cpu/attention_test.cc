@@ -167,13 +167,13 @@ void check_against_reference(const Scene& scene, const std::vector<float>& out) 
     }
 }
 
-// A few tokens at the end of each sequence, or a draft tree there.
-Scene make_scene(Random& random, Shape shape, bool tree) {
+// At most max_tokens tokens at the end of each sequence, or a draft tree there.
+Scene make_scene(Random& random, Shape shape, bool tree, uint32_t max_tokens = 6) {
   Scene scene{shape, {}, {}, tree, {}};
   const uint32_t n_sequences = random.pick(1, 3);
   for (uint32_t i = 0; i < n_sequences; ++i) {
     Sequence s = make_sequence(random, shape, random.pick(1, 300));
-    const uint32_t n = std::min(random.pick(1, 6), s.n_cells);
+    const uint32_t n = std::min(random.pick(1, max_tokens), s.n_cells);
     s.n_before = s.n_cells - n;
     std::vector<uint64_t> masks;
     for (uint32_t j = 0; j < n; ++j) {
@@ -240,6 +240,23 @@ TEST_CASE("attention: a token's bits are the same alone and in a batch of severa
     for (size_t t = 0; t < scene.tokens.size(); ++t) {
       const std::vector<float> one = attend(best_isa(), alone(scene, t));
       REQUIRE(std::memcmp(one.data(), &batch[t * scene.row()], one.size() * sizeof(float)) == 0);
+    }
+  }
+}
+
+TEST_CASE("attention: in a long prompt each token has the bits that it has alone") {
+  Random random(25);
+  for (int round = 0; round < 12; ++round) {
+    const Scene scene = make_scene(random, random_shape(random), false, 150);
+    for (const Isa isa : supported_isas()) {
+      if (isa == Isa::scalar) continue;
+      const std::vector<float> batch = attend(isa, scene, 3);
+      if (round < 3) check_against_reference(scene, batch);
+      REQUIRE(same_bits(attend_in_parts(isa, scene, 2, 2), batch));
+      for (size_t t = 0; t < scene.tokens.size(); t += 1 + t % 7) {
+        const std::vector<float> one = attend(isa, alone(scene, t));
+        REQUIRE(std::memcmp(one.data(), &batch[t * scene.row()], one.size() * sizeof(float)) == 0);
+      }
     }
   }
 }

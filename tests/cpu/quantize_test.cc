@@ -23,6 +23,7 @@ struct Q8Block {
   const int8_t* q;
   float d;
   int16_t sums[2];
+  float total;
 };
 
 Q8Block block_at(const ExactBuffer& rows, uint32_t cols, uint32_t row, uint32_t b) {
@@ -31,6 +32,7 @@ Q8Block block_at(const ExactBuffer& rows, uint32_t cols, uint32_t row, uint32_t 
   block.q = reinterpret_cast<const int8_t*>(at) + 32 * b;
   std::memcpy(&block.d, at + cpu::q8_scales_offset(cols) + 4 * b, 4);
   std::memcpy(block.sums, at + cpu::q8_sums_offset(cols) + 4 * b, 4);
+  std::memcpy(&block.total, at + cpu::q8_totals_offset(cols) + 4 * b, 4);
   return block;
 }
 
@@ -52,6 +54,7 @@ void check_block(const Q8Block& block, const float* x) {
   }
   CHECK(block.sums[0] == sums[0]);
   CHECK(block.sums[1] == sums[1]);
+  CHECK(block.total == static_cast<float>(sums[0] + sums[1]));
 }
 
 }  // namespace

@@ -39,6 +39,28 @@ struct Doubling {
   }
 };
 
+// Products of f32 matrices large enough to be shared out; each writes `rows` columns of a row of `out`.
+struct Products {
+  static constexpr uint32_t rows = 48, cols = 256, n = 12;
+  std::vector<float> weights, x, out;
+
+  explicit Products(Random& random)
+      : weights(random.normals(n * rows * cols)), x(random.normals(cols)), out(n * rows) {}
+  MatmulCall call(uint32_t i, const float* from, float* to, bool accumulate) const {
+    return {reinterpret_cast<const std::byte*>(&weights[size_t{i} * rows * cols]),
+            DType::f32,
+            rows,
+            cols,
+            reinterpret_cast<const std::byte*>(from),
+            ActFormat::f32,
+            1,
+            to,
+            n * rows,
+            nullptr,
+            accumulate};
+  }
+};
+
 double process_cpu_seconds() {
   timespec t{};
   ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
@@ -256,6 +278,42 @@ TEST_CASE("cpu queue: many small steps with pauses, waits and failures in betwee
       if (!fails) expected += static_cast<float>(calls);
       if (sum.front() != expected || sum.back() != expected) FAIL("step ", step);
       if (step % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+}
+
+TEST_CASE("cpu queue: products give the same, whether they can do without a barrier or not") {
+  Random random(31);
+  for (uint32_t threads = 1; threads <= 4; ++threads) {
+    auto queue = make_queue(threads);
+    for (int round = 0; round < 100; ++round) {
+      Products p(random);
+      std::vector<MatmulCall> calls;
+      for (uint32_t i = 0; i < Products::n; ++i) {
+        float* own = &p.out[size_t{i} * Products::rows];
+        float* earlier = &p.out[size_t{random.pick(0, i)} * Products::rows];
+        float* last = &p.out[size_t{Products::n - 1} * Products::rows];
+        switch (random.pick(0, 7)) {
+          case 0: calls.push_back(p.call(i, p.x.data(), earlier, true)); break;
+          case 1: calls.push_back(p.call(i, p.out.data(), p.x.data() + 16, false)); break;  // changes x
+          case 2: calls.push_back(p.call(i, p.out.data(), last, true)); break;
+          default: calls.push_back(p.call(i, p.x.data(), own, random.pick(0, 1) == 0));
+        }
+      }
+      Products expected = p;
+      const auto moved = [&](const float* at) {
+        return at >= p.x.data() && at < p.x.data() + p.x.size() ? expected.x.data() + (at - p.x.data())
+                                                                : expected.out.data() + (at - p.out.data());
+      };
+      for (MatmulCall c : calls) {
+        c.x = reinterpret_cast<const std::byte*>(moved(reinterpret_cast<const float*>(c.x)));
+        c.out = moved(c.out);
+        kernels(best_isa()).matmul(c, {});
+      }
+      for (const MatmulCall& c : calls) queue->launch(c);
+      CHECK(queue->signal().wait().ok());
+      CHECK(same_bits(p.out, expected.out));
+      CHECK(same_bits(p.x, expected.x));
     }
   }
 }

@@ -76,6 +76,25 @@ TEST_CASE("team: every thread gets its own share") {
   CHECK(seen == std::vector<uint32_t>{4, 4, 4, 4});
 }
 
+TEST_CASE("team: fetching ahead changes nothing, be it long, empty or of memory that is not there") {
+  auto team = make_team(3);
+  static const std::vector<std::byte> memory(1 << 20);
+  Relay relay{std::vector<uint64_t>(3, 1), std::vector<uint64_t>(3, 0)};
+  Relay expected = relay;
+  const Team::Foresight foresight = [](const void*, Share share) -> Ahead {
+    if (share.index == 0) return {memory.data(), memory.size()};
+    if (share.index == 1) return {};
+    return {reinterpret_cast<const std::byte*>(uintptr_t{64}), 1 << 16};
+  };
+  for (int round = 0; round < 200; ++round) {
+    team->run(forward, &relay, foresight);
+    team->run(backward, &relay, round % 2 == 0 ? foresight : nullptr);
+    for (uint32_t i = 0; i < 3; ++i) forward(&expected, {i, 3});
+    for (uint32_t i = 0; i < 3; ++i) backward(&expected, {i, 3});
+  }
+  CHECK(relay.a == expected.a);
+}
+
 TEST_CASE("team: cores that do not exist are no error, none is an error") {
   auto team = Team::create({2, {100000, 1023}, 0});
   REQUIRE(team.ok());

@@ -158,6 +158,23 @@ TEST_CASE("temperature 0 takes the best, the lower id among equals") {
   CHECK(sample(sampler, {2, 2, 3}) == 2);
 }
 
+TEST_CASE("temperature 0 finds the first of the best among many, and what is not finite anywhere") {
+  std::mt19937 rng(8);
+  SamplerOptions o = plain();
+  o.temperature = 0;
+  for (const size_t n : {1, 15, 16, 17, 100, 1000}) {
+    Sampler sampler = make(o, n);
+    for (int round = 0; round < 50; ++round) {
+      std::vector<float> logits = random_logits(rng, n, 2);
+      for (float& x : logits) x = std::round(x);
+      const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+      CHECK(sample(sampler, logits) == static_cast<int32_t>(best));
+      logits[rng() % n] = round % 2 == 0 ? std::nanf("") : -std::numeric_limits<float>::infinity();
+      CHECK(!sampler.sample(logits).ok());
+    }
+  }
+}
+
 TEST_CASE("top-k keeps exactly k, also among equals; top-p keeps the least set") {
   SamplerOptions o = plain();
   o.top_k = 3;
