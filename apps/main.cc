@@ -38,7 +38,8 @@ Result<int> dispatch(const Invocation& in) {
 
 int report(const Status& status) {
   print_error(status.message());
-  return status.code() == Code::cancelled ? exit_code(SIGINT) : 1;
+  if (status.code() != Code::cancelled) return 1;
+  return exit_code(newest_interrupt() != 0 ? newest_interrupt() : SIGINT);
 }
 
 int command_main(int argc, char** argv) {
