@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string_view>
@@ -66,6 +67,17 @@ int out_of_memory() {
   return 1;
 }
 
+// Destructors of a library may want memory too (nlohmann-json's do), where nothing can be thrown.
+[[noreturn]] void on_terminate() {
+  try {
+    if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
+  } catch (const std::bad_alloc&) {
+    ::_exit(out_of_memory());
+  } catch (...) {  // a programmer's error
+  }
+  std::abort();
+}
+
 int guarded_main(int argc, char** argv) {
   try {
     return command_main(argc, argv);
@@ -83,6 +95,7 @@ int guarded_main(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace sluice::apps;
   prepare_process();
+  std::set_terminate(on_terminate);
   try {
     return guarded_main(argc, argv);
   } catch (const std::bad_alloc&) {  // while an error was being printed
