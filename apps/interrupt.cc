@@ -17,6 +17,7 @@ constexpr int patience = 3;  // signals until the process ends
 std::atomic<Session*> target{nullptr};
 std::atomic<int> handlers_running{0};
 std::atomic<int> last_signal{0};
+std::atomic<int> newest_signal{0};  // not forgotten by take()
 std::atomic<int> untaken{0};
 std::array<std::atomic<int>, 2> pipe_ends{-1, -1};
 
@@ -27,6 +28,7 @@ void on_signal(int signal) {
   const int saved = errno;
   handlers_running.fetch_add(1);
   last_signal.store(signal);
+  newest_signal.store(signal);
   if (untaken.fetch_add(1) + 1 >= patience) {
     ::signal(signal, SIG_DFL);
     ::raise(signal);
@@ -82,6 +84,8 @@ CancelOnInterrupt::~CancelOnInterrupt() {
   target.store(nullptr);
   while (handlers_running.load() != 0) ::usleep(100);
 }
+
+int newest_interrupt() { return newest_signal.load(); }
 
 int exit_code(int signal) { return 128 + signal; }
 

@@ -33,6 +33,9 @@ class CancelOnInterrupt {
   CancelOnInterrupt& operator=(const CancelOnInterrupt&) = delete;
 };
 
+// The signal that came last while any Interrupts lived, 0 for none.
+int newest_interrupt();
+
 // The exit code of a command that a signal ended, as shells write it, and what to call the signal.
 int exit_code(int signal);
 const char* signal_name(int signal);

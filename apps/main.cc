@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string_view>
@@ -40,7 +41,8 @@ Result<int> dispatch(const Invocation& in) {
 
 int report(const Status& status) {
   print_error(status.message());
-  return status.code() == Code::cancelled ? exit_code(SIGINT) : 1;
+  if (status.code() != Code::cancelled) return 1;
+  return exit_code(newest_interrupt() != 0 ? newest_interrupt() : SIGINT);
 }
 
 int command_main(int argc, char** argv) {
@@ -67,6 +69,17 @@ int out_of_memory() {
   return 1;
 }
 
+// Destructors of a library may want memory too (nlohmann-json's do), where nothing can be thrown.
+[[noreturn]] void on_terminate() {
+  try {
+    if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
+  } catch (const std::bad_alloc&) {
+    ::_exit(out_of_memory());
+  } catch (...) {  // a programmer's error
+  }
+  std::abort();
+}
+
 int guarded_main(int argc, char** argv) {
   try {
     return command_main(argc, argv);
@@ -84,6 +97,7 @@ int guarded_main(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace sluice::apps;
   prepare_process();
+  std::set_terminate(on_terminate);
   try {
     return guarded_main(argc, argv);
   } catch (const std::bad_alloc&) {  // while an error was being printed

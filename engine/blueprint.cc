@@ -73,7 +73,8 @@ Result<Blueprint> draw_up(const EngineOptions& options) {
   request.logit_rows = b.options.logit_rows;
   std::error_code failed;
   const auto space = std::filesystem::space(b.options.spill_directory, failed);
-  request.spill_limit = failed ? 0 : space.available;
+  const bool unbounded = !failed && space.capacity == 0;  // ramfs, for one, has no size
+  request.spill_limit = failed ? 0 : unbounded ? UINT64_MAX : space.available;
   request.compute = compute;
   SLUICE_ASSIGN_OR_RETURN(b.plan, plan::make_plan(b.model.graph, b.machine, request));
   return b;
