@@ -36,7 +36,9 @@ Graph small_graph() {
   in.wq = matrix(), in.wk = matrix(), in.wv = matrix();
   g.ops.push_back(in);
   g.ops.push_back(AttentionOp{0, 0.125f, 0, 0});
-  g.ops.push_back(AttentionOutOp{matrix(), {}});
+  AttentionOutOp out;
+  out.wo = matrix();
+  g.ops.push_back(out);
   FfnOp ffn;
   ffn.norm = vector();
   ffn.gate = matrix(), ffn.up = matrix(), ffn.down = matrix();
