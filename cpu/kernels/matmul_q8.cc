@@ -138,9 +138,10 @@ template <class Format, uint32_t T, uint32_t t0 = 0>
 }
 
 // acc[t] = products of a panel with n <= T tokens; each block is used as soon as it is unpacked, and the
-// sums stay in registers.
+// sums stay in registers. Not inlined, so that the registers are its own.
 template <class Format, uint32_t T>
-void multiply_few(const Panel& panel, uint32_t units, const Activations& x, uint32_t n_tokens, F* acc) {
+[[gnu::noinline]] void multiply_few(const Panel& panel, uint32_t units, const Activations& x, uint32_t n_tokens,
+                                    F* acc) {
   const Tokens<T> tokens(x, 0, n_tokens);
   F total[T] = {};
   unpack_units<Format>(
@@ -151,8 +152,8 @@ void multiply_few(const Panel& panel, uint32_t units, const Activations& x, uint
 }
 
 template <class Format, uint32_t T>
-[[gnu::always_inline]] inline void add_chunk_tile(const WeightBlock* chunk, uint32_t first_block, uint32_t n_blocks,
-                                                  const Activations& x, uint32_t t0, F* acc) {
+[[gnu::noinline]] void add_chunk_tile(const WeightBlock* chunk, uint32_t first_block, uint32_t n_blocks,
+                                      const Activations& x, uint32_t t0, F* acc) {
   const Tokens<T> tokens(x, t0, T);
   F total[T];
   for (uint32_t t = 0; t < T; ++t) total[t] = acc[t0 + t];
@@ -162,7 +163,8 @@ template <class Format, uint32_t T>
 
 // A chunk of the panel is unpacked once, then met by one tile of tokens after the other.
 template <class Format>
-void multiply_many(const Panel& panel, uint32_t units, const Activations& x, uint32_t n_tokens, F* acc) {
+[[gnu::noinline]] void multiply_many(const Panel& panel, uint32_t units, const Activations& x, uint32_t n_tokens,
+                                     F* acc) {
   constexpr uint32_t chunk_units = chunk_blocks / Format::unit_blocks;
   WeightBlock chunk[chunk_blocks];
   for (uint32_t t = 0; t < n_tokens; ++t) acc[t] = F{};

@@ -72,8 +72,10 @@ struct Quad {
 
 [[gnu::always_inline]] inline Quad load_quad(const Rows& rows, uint64_t offset) {
   const std::byte* every_fourth[lanes / 4];
+  every_fourth[0] = opaque(rows.base + offset);
+  if constexpr (lanes > 4) every_fourth[1] = opaque(every_fourth[0] + 4 * rows.stride);
   unroll<lanes / 4>([&](auto i) __attribute__((always_inline)) {
-    every_fourth[i] = opaque(rows.base + offset + 4 * i * rows.stride);
+    if constexpr (i > 1) every_fourth[i] = opaque(every_fourth[i - 2] + 8 * rows.stride);
   });
   const I r0 = load_strip(every_fourth, 0), r1 = load_strip(every_fourth, rows.stride);
   const I r2 = load_strip(every_fourth, 2 * rows.stride), r3 = load_strip(every_fourth, 3 * rows.stride);
