@@ -7,6 +7,8 @@ namespace sluice::plan {
 Result<WeightStream> WeightStream::create(tier::TierManager& tiers, TierId tier, const Movement& movement) {
   WeightStream stream(tiers, tier, movement);
   const auto& blocks = movement.weights.blocks;
+  stream.pins_.resize(blocks.size());
+  stream.uses_left_.assign(blocks.size(), 0);
   for (uint32_t i = 0; i < blocks.size(); ++i) {
     const BlockKind kind = blocks[i].role == BlockRole::expert  ? BlockKind::expert
                            : blocks[i].role == BlockRole::table ? BlockKind::table
@@ -15,8 +17,6 @@ Result<WeightStream> WeightStream::create(tier::TierManager& tiers, TierId tier,
     stream.ids_.push_back(id);
     if (!movement.resident[i] && blocks[i].role == BlockRole::matrix) stream.order_.push_back(i);
   }
-  stream.pins_.resize(blocks.size());
-  stream.uses_left_.assign(blocks.size(), 0);
   return stream;
 }
 

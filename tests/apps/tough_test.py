@@ -63,15 +63,19 @@ class Tough(Real):
     def result(self, out):
         return json.loads(out)["sequences"]
 
-    expected_known = None
+    printed_known = None
+
+    def printed(self):
+        """What is printed where nothing is scarce."""
+        if Tough.printed_known is None:
+            Tough.printed_known = self.out(*self.arguments(MODEL, 64 * MIB))
+        return Tough.printed_known
 
     def expected(self):
-        if Tough.expected_known is None:
-            Tough.expected_known = self.score(MODEL, 64 * MIB)[0]
-        return Tough.expected_known
+        return self.result(self.printed())
 
     def assert_clean(self, done):
-        """One line and exit 1, or the right result."""
+        """The right result; or one line and exit 1, after as much of the result as was printed by then."""
         self.assertIn(done.returncode, (0, 1), done.err)
         if done.returncode == 0:
             self.assertEqual(self.result(done.out), self.expected())
@@ -79,7 +83,8 @@ class Tough(Real):
             lines = [line for line in done.err.splitlines()
                      if line.startswith("sluice: ") and not line.startswith("sluice: warning: ")]
             self.assertEqual(len(lines), 1, done.err)
-            self.assertEqual(done.out, "")
+            begun = self.printed().split('"ppl"')[0]
+            self.assertTrue(begun.startswith(done.out), done.out[-200:])
 
     def test_spills_and_scores_the_same(self):
         got, err = self.score()
@@ -141,7 +146,7 @@ class Tough(Real):
 
     def test_out_of_memory_anywhere(self):
         succeeded = 0
-        limits = list(range(8, 400, max(1, 400 // rounds("SLUICE_TEST_OOM_ROUNDS", 24))))
+        limits = list(range(8, 400, max(1, 400 // rounds("SLUICE_TEST_OOM_ROUNDS", 10))))
         for limit in limits:
             with self.subTest(limit):
                 done = self.call(*self.arguments(),
@@ -165,7 +170,7 @@ class Tough(Real):
         counted = attempt(SLUICE_TEST_COUNT_NEW="1")
         all_of_them = int(counted.err.split("allocations: ")[1].split()[0])
         self.assertGreater(all_of_them, 1000)
-        step = max(1, all_of_them // rounds("SLUICE_TEST_NEW_ROUNDS", 60))
+        step = max(1, all_of_them // rounds("SLUICE_TEST_NEW_ROUNDS", 20))
         failed = 0
         for n in range(1 + random.Random(7).randrange(step), all_of_them, step):
             for on in ("0", "1"):
@@ -182,7 +187,7 @@ class Tough(Real):
         whole = time.monotonic() - start
         numbers = random.Random(1)
         codes = set()
-        for _ in range(rounds("SLUICE_TEST_SIGNAL_ROUNDS", 25)):
+        for _ in range(rounds("SLUICE_TEST_SIGNAL_ROUNDS", 10)):
             which = numbers.choice((signal.SIGINT, signal.SIGTERM))
             with self.running(*self.arguments(), program=command.SLUICE) as process:
                 time.sleep(numbers.random() * whole)
@@ -201,7 +206,7 @@ class Tough(Real):
         self.score()
         whole = time.monotonic() - start
         numbers = random.Random(2)
-        for _ in range(rounds("SLUICE_TEST_KILL_ROUNDS", 60)):
+        for _ in range(rounds("SLUICE_TEST_KILL_ROUNDS", 15)):
             with self.running(*self.arguments(), program=command.SLUICE):
                 time.sleep(numbers.random() * whole)
             self.assertEqual(list(self.spill.iterdir()), [])

@@ -17,8 +17,8 @@ TEST_CASE("cost: a product reads its weights and activations once and writes its
   call.x_format = ActFormat::f32;
   CHECK(cost(call).bytes == 10 * 36 + 3 * 64 * 4 + 3 * 10 * 4);
   CHECK(cost(call).flops == 2 * 3 * 10 * 64);
-  call.x_format = ActFormat::q8;  // a byte a value, and 8 bytes for each 32
-  CHECK(cost(call).bytes == 10 * 36 + 3 * (64 + 16) + 3 * 10 * 4);
+  call.x_format = ActFormat::q8;  // a byte a value, and 12 bytes for each 32
+  CHECK(cost(call).bytes == 10 * 36 + 3 * (64 + 24) + 3 * 10 * 4);
 }
 
 TEST_CASE("cost: sizes beyond 32 bits do not wrap") {
@@ -37,7 +37,7 @@ TEST_CASE("cost: sizes beyond 32 bits do not wrap") {
   QuantizeCall quantize{};
   quantize.format = ActFormat::q8;
   quantize.n_rows = quantize.cols = 1u << 17;
-  CHECK(cost(quantize).bytes == (uint64_t{1} << 34) * 5 + (uint64_t{1} << 34) / 4);
+  CHECK(cost(quantize).bytes == (uint64_t{1} << 34) * 5 + (uint64_t{1} << 34) / 32 * 12);
 }
 
 TEST_CASE("cost: attention counts the pages once for each sequence and the cells that each token sees") {

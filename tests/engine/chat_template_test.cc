@@ -228,6 +228,12 @@ std::vector<Runaway> runaways() {
 // Instrumented builds are slower by far.
 double time_limit() { return std::string_view(SLUICE_SANITIZE).empty() ? 0.1 : 3.0; }
 
+double thread_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
 TEST_CASE("chat template: runaway templates end within 100 ms") {
   std::tm now{};
   now.tm_mday = 1;
@@ -237,12 +243,12 @@ TEST_CASE("chat template: runaway templates end within 100 ms") {
   for (const Runaway& runaway : runaways()) {
     const auto parsed = ChatTemplate::parse(runaway.source);
     REQUIRE_MESSAGE(parsed.ok(), runaway.name << ": " << parsed.status().message());
-    double best = 1e9;  // of three: the machine may be busy
+    double best = 1e9;  // of three, and of this thread alone: the machine may be busy
     Status status;
     for (int i = 0; i < 3 && best > time_limit(); ++i) {
-      const auto start = std::chrono::steady_clock::now();
+      const double start = thread_seconds();
       status = parsed->render(input).status();
-      best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      best = std::min(best, thread_seconds() - start);
     }
     CHECK_MESSAGE(status.code() == Code::over_budget, runaway.name << ": " << status.message());
     CHECK_MESSAGE(best <= time_limit(), runaway.name << " took " << best << " s");
