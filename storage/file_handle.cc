@@ -56,7 +56,9 @@ int set_size(int fd, uint64_t bytes) {
   if (bytes > static_cast<uint64_t>(INT64_MAX)) return EFBIG;
   if (fstatfs(fd, &fs) != 0) return errno;
   uint64_t available = 0;
-  if (checked_mul(fs.f_bavail, static_cast<uint64_t>(fs.f_bsize), available) && bytes > available) return ENOSPC;
+  const bool bounded = fs.f_blocks != 0;  // ramfs, for one, is not
+  if (bounded && checked_mul(fs.f_bavail, static_cast<uint64_t>(fs.f_bsize), available) && bytes > available)
+    return ENOSPC;
   if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) return errno;
   if (bytes == 0 || lives_in_memory(fd)) return 0;
   if (fallocate(fd, 0, 0, static_cast<off_t>(bytes)) == 0 || errno == EOPNOTSUPP || errno == ENOSYS) return 0;

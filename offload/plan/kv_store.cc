@@ -51,6 +51,7 @@ struct KvStore::Impl {
   uint32_t n_kept = 0;
   std::vector<std::optional<Sequence>> sequences;
   std::deque<Leaving> leaving;
+  Status refused;  // why a page could not leave, since somebody began to want room
 
   Sequence* find(SequenceId id) {
     return id.value < sequences.size() && sequences[id.value] ? &*sequences[id.value] : nullptr;
@@ -74,13 +75,14 @@ struct KvStore::Impl {
 
   // --- memory --------------------------------------------------------------------------------------
 
-  // Sends the oldest leaving page out, waiting for the kernels that use it.
+  // Sends the oldest leaving page out, waiting for the kernels that use it. A copy that cannot be written
+  // stays, and is tried again when it is next attended to.
   void let_go() {
     Leaving page = std::move(leaving.front());
     leaving.pop_front();
     page.after.wait().ignore();
     page.pin.release();
-    tiers.evict(page.block, opt.tier).ignore();  // a failed write keeps the copy; a later step retries
+    if (Status status = tiers.evict(page.block, opt.tier); !status.ok()) refused = status;
   }
   void let_go_of_ended() {
     while (!leaving.empty() && leaving.front().after.done()) let_go();
@@ -89,6 +91,7 @@ struct KvStore::Impl {
   // Runs `attempt` until it no longer fails for want of memory, or nothing more can become free.
   template <class F>
   Status with_room(F attempt) {
+    refused = {};
     let_go_of_ended();
     tiers.poll();
     for (;;) {
@@ -98,7 +101,7 @@ struct KvStore::Impl {
         let_go();
       } else {
         const Event next = tiers.pending(opt.tier);
-        if (next == Event() && !tiers.poll()) return status;
+        if (next == Event() && !tiers.poll()) return refused.ok() ? status : refused;
         next.wait().ignore();
       }
       tiers.poll();
@@ -143,6 +146,14 @@ struct KvStore::Impl {
     layer.pointers[kind][index] = page.pin.data();
     ready.push_back(page.pin.ready());
     return {};
+  }
+
+  // Gives up pages whose read failed, so that any sequence that shares them can read them again.
+  void drop_failed(Sequence& s) {
+    for (Layer& layer : s.layers)
+      for (const Kind kind : {key, value})
+        for (Page& page : layer.pages[kind])
+          if (page.pin && !page.pin.ready().status().ok()) page.pin.release();
   }
 
   Status bring_now(Layer& layer, Kind kind, uint32_t index) {
@@ -333,7 +344,9 @@ void KvStore::end_step(SequenceId id, bool keep) {
   if (s == nullptr) return;
   if (keep) s->length += s->pending;
   s->pending = 0;
-  if (!keep) impl_->cut_to(*s, s->length).ignore();  // a page that cannot be read is met again by the next step
+  if (keep) return;
+  impl_->drop_failed(*s);
+  impl_->cut_to(*s, s->length).ignore();  // a page that cannot be read is met again by the next step
 }
 
 Status KvStore::make_room(SequenceId id, uint32_t layer_index) {
