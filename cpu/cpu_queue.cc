@@ -19,6 +19,8 @@ constexpr uint64_t solo_flops = 16 * 1024;
 constexpr uint32_t publish_every = 8;
 
 constexpr uint32_t max_group = 8;
+constexpr uint32_t pieces_per_thread = 4;
+constexpr uint64_t least_piece_bytes = 64 * KiB;
 constexpr uint32_t look_ahead = 10;  // commands in which the next product is looked for
 // What a thread fetches of the next product, a fraction of its second-level cache; with more tokens the
 // product is bound by computing.
@@ -27,28 +29,49 @@ constexpr uint32_t ahead_tokens = 8;
 
 bool is_small(const Cost& c) { return c.bytes < solo_bytes && c.flops < solo_flops; }
 
+// Into how many pieces a product is cut that threads take one after another, each as it gets free, so
+// that a thread whose core is slow or wanted by others holds nobody up. Small ones are not worth the
+// taking.
+uint32_t pieces_of(const MatmulCall& product, uint32_t n_threads) {
+  const uint64_t weights = product.rows * row_bytes(product.dtype, product.cols);
+  const uint64_t most = std::min<uint64_t>(pieces_per_thread * n_threads, weights / least_piece_bytes);
+  return std::max(n_threads, static_cast<uint32_t>(most));
+}
+
 // Calls that need no barrier in between, the product that comes next, and when the leader ended each.
 struct TeamCalls {
+  struct alignas(64) Taken {
+    std::atomic<uint32_t> pieces{0};  // thread i has piece i from the start; this counts those beyond
+  };
   const KernelTable* kernels;
   const KernelCall* const* calls;
   uint32_t n;
   const MatmulCall* next;
   uint64_t* ends_ns;
+  mutable std::array<Taken, max_group> taken;
 };
 
 void run_share(const void* context, Share share) {
   const auto* work = static_cast<const TeamCalls*>(context);
   for (uint32_t i = 0; i < work->n; ++i) {
-    run(*work->kernels, *work->calls[i], share);
+    const KernelCall& call = *work->calls[i];
+    const auto* product = std::get_if<MatmulCall>(&call);
+    const uint32_t n_pieces = product != nullptr ? pieces_of(*product, share.count) : share.count;
+    std::atomic<uint32_t>& taken = work->taken[i].pieces;
+    for (uint32_t piece = share.index; piece < n_pieces;
+         piece = share.count + taken.fetch_add(1, std::memory_order_relaxed)) {
+      run(*work->kernels, call, {piece, n_pieces});
+      if (n_pieces == share.count) break;  // nothing is left to take
+    }
     if (share.index == 0 && i + 1 < work->n) work->ends_ns[i] = now_ns();
   }
 }
 
-// Where this thread's rows of the next product begin.
+// Where this thread's first piece of the next product begins.
 Ahead next_weights(const void* context, Share share) {
   const MatmulCall* next = static_cast<const TeamCalls*>(context)->next;
   if (next == nullptr) return {};
-  const Range rows = range_of(next->rows, share, matmul_row_unit);
+  const Range rows = range_of(next->rows, {share.index, pieces_of(*next, share.count)}, matmul_row_unit);
   const uint64_t size = row_bytes(next->dtype, next->cols);
   return {next->weights + rows.begin * size, std::min((rows.end - rows.begin) * size, ahead_bytes)};
 }
@@ -254,7 +277,7 @@ uint32_t CpuQueue::run_calls(uint32_t index) {
 void CpuQueue::run_group(const KernelCall* const* calls, uint32_t n, const MatmulCall* next) {
   uint64_t ends_ns[max_group];
   uint64_t start = busy_since_ns_ != 0 ? busy_since_ns_ : now_ns();
-  const TeamCalls work{options_.kernels, calls, n, next, ends_ns};
+  const TeamCalls work{options_.kernels, calls, n, next, ends_ns, {}};
   team_->run(run_share, &work, next_weights);
   busy_since_ns_ = ends_ns[n - 1] = now_ns();
   for (uint32_t i = 0; i < n; ++i) {

@@ -2,9 +2,10 @@
 //
 // The team's leader walks the ring: it sleeps on Events, signals, and takes the team through each kernel
 // with one barrier. A call too small to be worth the barrier runs on the leader alone, and products that
-// read the same activations run one after the other without a barrier in between; bits do not depend on
-// it. While a thread waits it fetches the first of the weights of the next product into its cache. With
-// nothing to do all threads sleep. Nothing is allocated after create(), but on failures.
+// read the same activations run one after the other without a barrier in between. Products are cut into
+// more pieces than there are threads, taken as threads get free. Bits depend on none of this. While a
+// thread waits it fetches the first of the weights of the next product into its cache. With nothing to do
+// all threads sleep. Nothing is allocated after create(), but on failures.
 #pragma once
 
 #include <array>
