@@ -3,7 +3,7 @@
 // A format unpacks one unit (a ggml block) of all rows of a panel into Blocks of 32 columns and gives
 // each, with its index, to a visitor; so a WeightBlock lives in registers where the visitor uses it at once.
 // Where several units in a row can be unpacked with fewer loads, run_units tells how many and unpack_run
-// does it.
+// does it. `scattered`: a unit is so long, and read in such an order, that the processor does not foresee it.
 // The value of column c in a row is scale * (w[c] + offset), or scale * w[c] + second where has_min;
 // with two_scales `second` is the scale of columns 16..31.
 #pragma once
@@ -29,7 +29,7 @@ struct FormatQ4_0 {
   static constexpr uint32_t unit_bytes = 18, unit_blocks = 1;
   static constexpr Values values = Values::nibble;
   static constexpr int offset = -8;
-  static constexpr bool has_min = false, two_scales = false;
+  static constexpr bool has_min = false, two_scales = false, scattered = false;
 
   template <class Visitor>
   [[gnu::always_inline]] static void unpack(const Rows& rows, uint64_t at, const Visitor& visit) {
@@ -44,7 +44,7 @@ struct FormatQ4_1 {
   static constexpr uint32_t unit_bytes = 20, unit_blocks = 1;
   static constexpr Values values = Values::nibble;
   static constexpr int offset = 0;
-  static constexpr bool has_min = true, two_scales = false;
+  static constexpr bool has_min = true, two_scales = false, scattered = false;
   static constexpr uint32_t run_units = 4;
 
   [[gnu::always_inline]] static void set_scales(I head, WeightBlock& block) {
@@ -96,7 +96,7 @@ struct FormatQ5_0 {
   static constexpr uint32_t unit_bytes = 22, unit_blocks = 1;
   static constexpr Values values = Values::five_bit;
   static constexpr int offset = -16;
-  static constexpr bool has_min = false, two_scales = false;
+  static constexpr bool has_min = false, two_scales = false, scattered = false;
 
   template <class Visitor>
   [[gnu::always_inline]] static void unpack(const Rows& rows, uint64_t at, const Visitor& visit) {
@@ -113,7 +113,7 @@ struct FormatQ5_1 {
   static constexpr uint32_t unit_bytes = 24, unit_blocks = 1;
   static constexpr Values values = Values::five_bit;
   static constexpr int offset = 0;
-  static constexpr bool has_min = true, two_scales = false;
+  static constexpr bool has_min = true, two_scales = false, scattered = false;
 
   template <class Visitor>
   [[gnu::always_inline]] static void unpack(const Rows& rows, uint64_t at, const Visitor& visit) {
@@ -131,7 +131,7 @@ struct FormatQ8_0 {
   static constexpr uint32_t unit_bytes = 34, unit_blocks = 1;
   static constexpr Values values = Values::signed8;
   static constexpr int offset = signed_offset;
-  static constexpr bool has_min = false, two_scales = false;
+  static constexpr bool has_min = false, two_scales = false, scattered = false;
 
   template <class Visitor>
   [[gnu::always_inline]] static void unpack(const Rows& rows, uint64_t at, const Visitor& visit) {
@@ -154,7 +154,7 @@ struct FormatQ4_K {
   static constexpr uint32_t unit_bytes = 144, unit_blocks = 8;
   static constexpr Values values = Values::nibble;
   static constexpr int offset = 0;
-  static constexpr bool has_min = true, two_scales = false;
+  static constexpr bool has_min = true, two_scales = false, scattered = false;
 
   template <class Visitor>
   [[gnu::always_inline]] static void unpack(const Rows& rows, uint64_t at, const Visitor& visit) {
@@ -183,7 +183,7 @@ struct FormatQ6_K {
   static constexpr uint32_t unit_bytes = 210, unit_blocks = 8;
   static constexpr Values values = Values::six_bit;
   static constexpr int offset = -32;
-  static constexpr bool has_min = false, two_scales = true;
+  static constexpr bool has_min = false, two_scales = true, scattered = true;
 
   // Of each byte four bits of `low` and, above them, two of `high`; parts 0..3 of a half take bits 0, 0, 4, 4
   // and 0, 2, 4, 6 on.

@@ -22,17 +22,31 @@ struct Activations {
   uint64_t row_bytes, scales_offset, sums_offset, totals_offset;
 };
 
-// A panel, and where the next one begins: its bytes are fetched ahead while this one is worked on, as the
+// A panel, and where a later one begins: its bytes are fetched ahead while this one is worked on, as the
 // processor does not foresee `lanes` short streams.
 struct Panel {
   Rows rows;
-  const std::byte* next;
+  const std::byte* later;
 };
 
+constexpr uint32_t ahead_bytes = 12 << 10;  // at least so far: memory answers later than a short panel is done
+
+// Fetches what falls to block i of the unit at `at`. A unit's lines are spread over its blocks: many at
+// once would keep loads waiting behind them.
 template <class Format>
-[[gnu::always_inline]] inline void fetch_ahead(const Panel& panel, uint64_t at, uint32_t units) {
-  const std::byte* from = panel.next + lanes * at;
-  for (uint32_t i = 0; i < lanes * units * Format::unit_bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+[[gnu::always_inline]] inline void fetch_ahead(const Panel& panel, uint64_t at, uint32_t i) {
+  constexpr uint32_t bytes = lanes * Format::unit_bytes / Format::unit_blocks;
+  const std::byte* from = panel.later + lanes * at + i * bytes;
+  unroll<(bytes + 63) / 64>([&](auto line)
+                                __attribute__((always_inline)) { __builtin_prefetch(from + 64 * line, 0, 2); });
+  if constexpr (Format::scattered && lanes >= Format::unit_blocks) {
+    // The rows' next unit, which has been fetched as far as the second cache.
+    constexpr uint32_t rows = lanes / Format::unit_blocks, lines = (Format::unit_bytes + 63) / 64;
+    const std::byte* row = opaque(panel.rows.base + at + Format::unit_bytes + i * rows * panel.rows.stride);
+    unroll<rows * lines>([&](auto k) __attribute__((always_inline)) {
+      __builtin_prefetch(row + k / lines * panel.rows.stride + k % lines * 64, 0, 3);
+    });
+  }
 }
 
 // Unpacks units [begin, end) and gives each block to visit(block, index from `begin` on).
@@ -43,17 +57,17 @@ template <class Format, class Visitor>
   if constexpr (requires { Format::run_units; })
     for (; u + Format::run_units <= end; u += Format::run_units) {
       const uint64_t at = uint64_t{u} * Format::unit_bytes;
-      fetch_ahead<Format>(panel, at, Format::run_units);
       Format::unpack_run(
           panel.rows, at, [&](const WeightBlock& block, uint32_t i) __attribute__((always_inline)) {
+            fetch_ahead<Format>(panel, at, i);
             visit(block, (u - begin) * Format::unit_blocks + i);
           });
     }
   for (; u < end; ++u) {
     const uint64_t at = uint64_t{u} * Format::unit_bytes;
-    fetch_ahead<Format>(panel, at, 1);
     Format::unpack(
         panel.rows, at, [&](const WeightBlock& block, uint32_t i) __attribute__((always_inline)) {
+          fetch_ahead<Format>(panel, at, i);
           visit(block, (u - begin) * Format::unit_blocks + i);
         });
   }
@@ -219,23 +233,30 @@ void store_panel(const MatmulCall& call, uint32_t token, uint32_t n_tokens, cons
   }
 }
 
+// Rows from a panel to the one to fetch meanwhile.
+uint32_t rows_ahead_for(uint64_t row_bytes) {
+  const uint64_t panel_bytes = lanes * row_bytes;
+  return lanes * static_cast<uint32_t>((ahead_bytes + panel_bytes - 1) / panel_bytes);
+}
+
 template <class Format>
 void run(const MatmulCall& call, Range range) {
   const uint64_t row_bytes = uint64_t{call.cols / 32 / Format::unit_blocks} * Format::unit_bytes;
   const uint32_t units = call.cols / 32 / Format::unit_blocks;
   Activations x = {call.x, q8_row_bytes(call.cols), q8_scales_offset(call.cols), q8_sums_offset(call.cols),
                    q8_totals_offset(call.cols)};
+  const uint32_t rows_ahead = rows_ahead_for(row_bytes);
   F acc[pass_tokens];
   for (uint32_t t = 0; t < call.n_tokens; t += pass_tokens, x.rows += pass_tokens * x.row_bytes) {
     const uint32_t n = call.n_tokens - t < pass_tokens ? call.n_tokens - t : pass_tokens;
     for (uint32_t row = range.begin; row < range.end;) {
       const Place place = place_of(call, row);
-      const uint32_t next = row + place.count;
+      const uint32_t later = row + rows_ahead;
       const Panel panel{{call.weights + place.first * row_bytes, place.stride_rows * row_bytes},
-                        call.weights + (next < range.end ? next : row) * row_bytes};
+                        call.weights + (later < range.end ? later : row) * row_bytes};
       multiply<Format>(panel, units, x, n, acc);
       store_panel(call, t, n, place, acc);
-      row = next;
+      row += place.count;
     }
   }
 }

@@ -49,7 +49,7 @@ template <uint32_t n, class Body>
 
 namespace sluice::cpu::SLUICE_ISA {
 
-[[gnu::always_inline]] inline F set(float x) { return F{} + x; }
+[[gnu::always_inline]] inline F set(float x) { return x - F{}; }  // the bits of x, whatever its sign
 [[gnu::always_inline]] inline F to_float(I x) { return __builtin_convertvector(x, F); }
 
 // Where the rows of a panel begin: `stride` bytes apart.

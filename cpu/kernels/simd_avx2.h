@@ -46,6 +46,7 @@ struct Dot {
         V == Values::signed8 ? _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w), _mm256_sign_epi8(values, (__m256i)w))
                              : _mm256_maddubs_epi16((__m256i)w, values);
     pairs = k % run == 0 ? products : _mm256_add_epi16(pairs, products);
+    asm("" : "+x"(pairs));  // added here: g++ would put it off, and keep all products on the stack
     if constexpr (k % run == run - 1) acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
   [[gnu::always_inline]] I total() const { return (I)acc; }
