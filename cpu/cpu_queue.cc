@@ -20,7 +20,7 @@ constexpr uint32_t publish_every = 8;
 
 constexpr uint32_t max_group = 8;
 constexpr uint32_t pieces_per_thread = 4;
-constexpr uint64_t least_piece_bytes = 64 * KiB;
+constexpr uint64_t least_piece_bytes = 256 * KiB;
 constexpr uint32_t look_ahead = 10;  // commands in which the next product is looked for
 // What a thread fetches of the next product, a fraction of its second-level cache; with more tokens the
 // product is bound by computing.
