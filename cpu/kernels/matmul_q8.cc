@@ -12,7 +12,8 @@ namespace {
 
 // Tokens whose sums are in registers together.
 constexpr uint32_t tile_tokens = lanes == 16 ? 8 : lanes == 8 ? 4 : 1;
-constexpr uint32_t few_tokens = 8;     // at most so many meet a block as it is unpacked
+// At most so many meet a block as it is unpacked. Plain C++ has no registers for more than one.
+constexpr uint32_t few_tokens = lanes >= 8 ? 8 : 1;
 constexpr uint32_t pass_tokens = 128;  // at most so many share the unpacking of a panel
 constexpr uint32_t chunk_blocks = 24;  // a multiple of every unit
 
@@ -190,19 +191,23 @@ template <class Format>
     uint32_t t = 0;
     for (; t + tile_tokens <= n_tokens; t += tile_tokens)
       add_chunk_tile<Format, tile_tokens>(chunk, first, n, x, t, acc);
-    for (; t + 2 <= n_tokens; t += 2) add_chunk_tile<Format, 2>(chunk, first, n, x, t, acc);
-    if (t < n_tokens) add_chunk_tile<Format, 1>(chunk, first, n, x, t, acc);
+    if constexpr (tile_tokens > 1) {
+      for (; t + 2 <= n_tokens; t += 2) add_chunk_tile<Format, 2>(chunk, first, n, x, t, acc);
+      if (t < n_tokens) add_chunk_tile<Format, 1>(chunk, first, n, x, t, acc);
+    }
   }
 }
 
 template <class Format>
 void multiply(const Panel& panel, uint32_t units, const Activations& x, uint32_t n_tokens, F* acc) {
-  if (n_tokens == 1) multiply_few<Format, 1>(panel, units, x, n_tokens, acc);
-  else if (n_tokens == 2) multiply_few<Format, 2>(panel, units, x, n_tokens, acc);
-  else if (n_tokens <= 4) multiply_few<Format, 4>(panel, units, x, n_tokens, acc);
-  else if (n_tokens <= 6) multiply_few<Format, 6>(panel, units, x, n_tokens, acc);
-  else if (n_tokens <= few_tokens) multiply_few<Format, few_tokens>(panel, units, x, n_tokens, acc);
-  else multiply_many<Format>(panel, units, x, n_tokens, acc);
+  if (n_tokens == 1) return multiply_few<Format, 1>(panel, units, x, n_tokens, acc);
+  if constexpr (few_tokens > 1) {
+    if (n_tokens == 2) return multiply_few<Format, 2>(panel, units, x, n_tokens, acc);
+    if (n_tokens <= 4) return multiply_few<Format, 4>(panel, units, x, n_tokens, acc);
+    if (n_tokens <= 6) return multiply_few<Format, 6>(panel, units, x, n_tokens, acc);
+    if (n_tokens <= few_tokens) return multiply_few<Format, few_tokens>(panel, units, x, n_tokens, acc);
+  }
+  multiply_many<Format>(panel, units, x, n_tokens, acc);
 }
 
 // Rows of the tile that a panel works on, of which lanes [skip, skip + count) are wanted.
