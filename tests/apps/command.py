@@ -14,6 +14,7 @@ import unittest
 
 FAKE = None
 SLUICE = None
+SANITIZED = False
 FAILING = None
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "engine" / "fixtures"
 TIMEOUT = 120

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Tests of the `sluice` command: run_tests.py --fake PROGRAM [--sluice PROGRAM] [--failing PROGRAM] [--filter PART-OF-A-NAME].
+"""Tests of the `sluice` command: run_tests.py --fake PROGRAM [--sluice PROGRAM] [--failing PROGRAM] [--filter PART-OF-A-NAME]
+[--sanitized].
 
 The last line has the form of doctest, which scripts/count_tests.py sums."""
 import argparse
@@ -24,9 +25,11 @@ def main():
     parser.add_argument("--sluice")
     parser.add_argument("--failing")
     parser.add_argument("--filter", default="*")
+    parser.add_argument("--sanitized", action="store_true", help="the programs carry sanitizers")
     arguments = parser.parse_args()
     command.FAKE = str(pathlib.Path(arguments.fake).resolve())
     command.SLUICE = str(pathlib.Path(arguments.sluice).resolve()) if arguments.sluice else None
+    command.SANITIZED = arguments.sanitized
     command.FAILING = str(pathlib.Path(arguments.failing).resolve()) if arguments.failing else None
 
     loader = unittest.TestLoader()

@@ -178,8 +178,8 @@ Scene make_scene(Random& random, Shape shape, bool tree, uint32_t max_tokens = 6
     std::vector<uint64_t> masks;
     for (uint32_t j = 0; j < n; ++j) {
       const uint32_t parent = random.pick(0, j);  // j: no parent
-      masks.push_back((parent == j ? 0 : masks[parent]) | uint64_t{1} << j);
-      scene.tokens.push_back({i, s.n_before + j, tree ? masks.back() : 0});
+      masks.push_back(tree ? (parent == j ? 0 : masks[parent]) | uint64_t{1} << j : 0);
+      scene.tokens.push_back({i, s.n_before + j, masks.back()});
     }
     scene.sequences.push_back(std::move(s));
   }
