@@ -89,16 +89,16 @@ template <class T, class X>
 }
 [[gnu::always_inline]] inline Vec max(const Vec& a, const Vec& b) { return if_greater(a, b, a, b); }
 
-// a * b + c, rounded once.
-template <level::Level isa>
+// a * b + c, rounded once. The parts' type is a parameter so that only the branch that is taken has to fit it.
+template <level::Level isa, class P = Vec::Part>
 [[gnu::always_inline]] inline Vec fma_as(const Vec& a, const Vec& b, const Vec& c) {
   if constexpr (isa == level::avx512)
     return Vec::make([&](uint32_t i) __attribute__((always_inline)) {
-      return (Vec::Part)_mm512_fmadd_ps((__m512)a.p[i], (__m512)b.p[i], (__m512)c.p[i]);
+      return (P)_mm512_fmadd_ps((__m512)P(a.p[i]), (__m512)P(b.p[i]), (__m512)P(c.p[i]));
     });
   else if constexpr (isa == level::avx2)
     return Vec::make([&](uint32_t i) __attribute__((always_inline)) {
-      return (Vec::Part)_mm256_fmadd_ps((__m256)a.p[i], (__m256)b.p[i], (__m256)c.p[i]);
+      return (P)_mm256_fmadd_ps((__m256)P(a.p[i]), (__m256)P(b.p[i]), (__m256)P(c.p[i]));
     });
   else {
     Vec r = c;

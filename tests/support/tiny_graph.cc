@@ -164,7 +164,7 @@ class Forward {
   Forward(const TinyModel& model, const std::vector<TinyCell>& cells) : m_(model), g_(model.graph), cells_(cells) {}
 
   TinyResult run() {
-    for (const Op& op : g_.ops) std::visit([this](const auto& o) { apply(o); }, op);
+    for (const Op& op : g_.ops) std::visit([this](const auto& o) { this->apply(o); }, op);
     return std::move(result_);
   }
 
