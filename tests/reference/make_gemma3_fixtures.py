@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from make_llama_fixtures import FIXTURES, add_tensor, logits_of
+from make_llama_fixtures import FIXTURES, add_tensor, logits_of, round_matrices
 
 BASE = dict(vocab_size=270, hidden_size=16, intermediate_size=24, num_hidden_layers=7, num_attention_heads=2,
             num_key_value_heads=1, head_dim=8, sliding_window=24, max_position_embeddings=1024, rms_norm_eps=1e-6,
@@ -65,13 +65,6 @@ def randomize(model, generator):
                 p.copy_(noise)
             else:
                 p.copy_(noise / math.sqrt(p.shape[-1]))
-
-
-def round_matrices(model, dtype):
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.dim() == 2:
-                p.copy_(p.to(dtype).to(torch.float32))
 
 
 def add_tokenizer(writer, vocab):
