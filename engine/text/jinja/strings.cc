@@ -100,7 +100,10 @@ std::string change_case(std::string_view text, Case to) {
 size_t find_text(std::string_view text, std::string_view part, size_t from) {
   if (from > text.size()) return std::string_view::npos;
   if (part.empty()) return from;
-  const void* at = ::memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  // One letter has a faster search of its own; ThreadSanitizer's memmem also walks all the text at each call.
+  const void* at = part.size() == 1
+                       ? ::memchr(text.data() + from, static_cast<uint8_t>(part[0]), text.size() - from)
+                       : ::memmem(text.data() + from, text.size() - from, part.data(), part.size());
   return at ? static_cast<size_t>(static_cast<const char*>(at) - text.data()) : std::string_view::npos;
 }
 
