@@ -76,12 +76,11 @@ class Course {
 
   uint32_t upto(size_t n) { return static_cast<uint32_t>(random_() % n); }
 
-  // Called by the store's thread.
+  // Called by the store's thread. A write that fails is not damaged as well: its slot stays in use.
   bool strikes(const IoRequest& r) {
+    if (fail_after_.load() >= 0 && fail_after_.fetch_sub(1) == 0) return true;
     if (r.op == IoRequest::Op::write && damage_writes_.exchange(false)) r.slot[r.extent.bytes / 3] ^= std::byte{4};
-    const int64_t left = fail_after_.load();
-    if (left < 0) return false;
-    return fail_after_.fetch_sub(1) == 0;
+    return false;
   }
   void calm() {
     fail_after_ = -1;
