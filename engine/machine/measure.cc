@@ -18,7 +18,7 @@ namespace {
 
 constexpr uint64_t least_weights = 40 * MiB, most_weights = 160 * MiB, tile_bytes = 8 * MiB;
 constexpr uint32_t cols = 4096, some_rows = 512, many_tokens = 64;
-constexpr double mostly_cached = 0.95;
+constexpr double few = 0.05;  // parts of a file that do not matter
 constexpr std::array types = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0, DType::q4_1,
                               DType::q5_0, DType::q5_1, DType::q8_0, DType::q4_k, DType::q6_k};
 
@@ -31,11 +31,11 @@ Status measure_type(KernelTimer& timer, DType type, Compute compute, double& gb_
   return {};
 }
 
-// Whether `path` will be read from the page cache.
-bool is_hot(const MachineRequest& r) {
-  if (r.direct || r.path.empty()) return false;
+// What part of `path` will be read from the page cache.
+double cached_part(const MachineRequest& r) {
+  if (r.direct || r.path.empty()) return 0;
   const auto cached = storage::cached_fraction(r.path);
-  return cached.ok() && *cached > mostly_cached;
+  return !cached.ok() || *cached < few ? 0 : *cached > 1 - few ? 1 : *cached;
 }
 
 void put(Machine& machine, TierRates tier) {
@@ -47,12 +47,12 @@ void put(Machine& machine, TierRates tier) {
   machine.tiers.push_back(std::move(tier));
 }
 
-// The disk, or the page cache where that will be read; both are kept once they were measured.
-Status add_disk(const MachineRequest& r, bool hot, cpu::CpuDevice& device, Machine& machine, bool& changed) {
+// The disk and the page cache, as far as they will be read; both are kept once they were measured.
+Status add_tier(const MachineRequest& r, bool hot, cpu::CpuDevice& device, Machine& machine, bool& changed) {
   const std::string id = hot ? "page cache" : "disk";
-  if (r.path.empty() || (machine.tier(id) != nullptr)) return {};
+  if (r.path.empty() || machine.tier(id) != nullptr) return {};
   const auto mode = hot ? storage::LoadMode::buffered : storage::LoadMode::direct;
-  SLUICE_ASSIGN_OR_RETURN(TierRates tier, measure_tier(id, r.path, mode, 0.25, device));
+  SLUICE_ASSIGN_OR_RETURN(TierRates tier, measure_tier(id, r.path, mode, 0.5, device));
   put(machine, std::move(tier));
   changed = true;
   return {};
@@ -69,13 +69,23 @@ Status add_cpu(uint64_t weights, cpu::CpuDevice& device, Machine& machine, bool&
   return {};
 }
 
-// "disk" is what the plan streams from.
-void read_from_page_cache(Machine& machine) {
-  if (const TierRates* hot = machine.tier("page cache"); hot != nullptr) {
-    TierRates as_disk = *hot;
-    as_disk.id = "disk";
-    put(machine, std::move(as_disk));
+// The rate at which bytes come of which `part` have one rate and the others another.
+double mixed(double part, double one, double other) { return 1 / (part / one + (1 - part) / other); }
+
+// "disk" is what the plan streams from: of a file that is partly in the page cache, both.
+void read_from_page_cache(Machine& machine, double part) {
+  const TierRates *hot = machine.tier("page cache"), *cold = machine.tier("disk");
+  if (part == 0 || hot == nullptr) return;
+  TierRates both = *hot;
+  both.id = "disk";
+  if (part < 1 && cold != nullptr && cold->read_gb_s > 0 && hot->read_gb_s > 0) {
+    both.read_gb_s = mixed(part, hot->read_gb_s, cold->read_gb_s);
+    const double from_cache = part * both.read_gb_s / hot->read_gb_s;  // of the time
+    if (cold->read_beside_gb_s > 0 && hot->read_beside_gb_s > 0)
+      both.read_beside_gb_s = mixed(part, hot->read_beside_gb_s, cold->read_beside_gb_s);
+    both.compute_beside = from_cache * hot->compute_beside + (1 - from_cache) * cold->compute_beside;
   }
+  put(machine, std::move(both));
 }
 
 }  // namespace
@@ -112,7 +122,7 @@ Result<DeviceRates> measure_cpu(cpu::CpuDevice& device, uint64_t weights) {
 }
 
 Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
-  const bool hot = is_hot(r);
+  const double hot = cached_part(r);
   if (!r.machine_file.empty()) return read_machine(r.machine_file);
   const std::string cached = machine_cache_path(device, r.path);
   Machine machine;
@@ -121,14 +131,15 @@ Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
   bool changed = false;
   const uint64_t weights = std::clamp(r.memory, least_weights, most_weights);
   SLUICE_RETURN_IF_ERROR(add_cpu(weights, device, machine, changed));
-  SLUICE_RETURN_IF_ERROR(add_disk(r, hot, device, machine, changed));
+  if (hot < 1) SLUICE_RETURN_IF_ERROR(add_tier(r, false, device, machine, changed));
+  if (hot > 0) SLUICE_RETURN_IF_ERROR(add_tier(r, true, device, machine, changed));
   if (r.graph != nullptr) {
     SLUICE_ASSIGN_OR_RETURN(const bool added,
                             measure_model(*r.graph, r.compute, weights, device, machine.devices.front()));
     changed |= added;
   }
   if (changed && !cached.empty()) write_machine(machine, cached).ignore();  // measured again next time
-  if (hot) read_from_page_cache(machine);
+  read_from_page_cache(machine, hot);
   return machine;
 }
 

@@ -39,7 +39,7 @@ Result<double> product_rate(KernelTimer& timer, double seconds, const std::atomi
 }  // namespace
 
 Result<double> read_rate(const std::string& path, storage::LoadMode mode, double seconds) {
-  constexpr uint64_t chunk = 1 * MiB;
+  constexpr uint64_t chunk = 4 * MiB;  // about what tiles have
   constexpr size_t in_flight = 16;
   storage::StoreOptions options;
   options.mode = mode;
