@@ -3,6 +3,7 @@
 #include "offload/plan/executor.h"
 
 #include <algorithm>
+#include <new>
 
 #include "core/error.h"
 
@@ -111,13 +112,23 @@ Status Executor::finish(Status status) {
   return status;
 }
 
+// Whatever happens here, what was enqueued still runs on memory that must not go: no exception may pass
+// before finish() has drained the queue.
+Status Executor::begin_and_run(const Batch& batch) {
+  try {
+    SLUICE_RETURN_IF_ERROR(begin(batch));
+    return run(batch);
+  } catch (const std::bad_alloc&) {
+    queue_.signal().wait().ignore();  // first, as the message takes memory too
+    return error(Code::over_budget, "no memory for a step of {} tokens", batch.tokens.size());
+  }
+}
+
 Result<StepResult> Executor::step(const Batch& batch) {
   SLUICE_RETURN_IF_ERROR(check(batch));
   batch_ = &batch;
   acts_of_ = nullptr;
-  Status status = begin(batch);
-  if (status.ok()) status = run(batch);
-  SLUICE_RETURN_IF_ERROR(finish(std::move(status)));
+  SLUICE_RETURN_IF_ERROR(finish(begin_and_run(batch)));
   return StepResult{ws_.logits, n_logits_, ws_.taps};
 }
 

@@ -61,6 +61,7 @@ class Executor {
   Status check(const Batch& batch) const;
   Status begin(const Batch& batch);
   Status run(const Batch& batch);
+  Status begin_and_run(const Batch& batch);
   Status finish(Status status);
   Status fill_tables(const Batch& batch);
   Status emit_op(uint32_t index);
