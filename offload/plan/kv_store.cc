@@ -211,17 +211,19 @@ struct KvStore::Impl {
     page.pin = {};
   }
 
+  // Whatever can be read, no page beyond the first n tokens stays: a later step would take it for its own.
   Status cut_to(Sequence& s, uint32_t n) {
     const auto n_pages = static_cast<uint32_t>(div_up(n, opt.page_tokens));
     while (!leaving.empty()) let_go();
+    Status first_failure;
     for (Layer& layer : s.layers)
       for (const Kind kind : {key, value}) {
         while (layer.pages[kind].size() > n_pages) drop_page(layer, kind);
         // The last page will be written again: it has to be in memory and no longer counts as full.
-        if (n % opt.page_tokens != 0 && !layer.pages[kind].empty())
-          SLUICE_RETURN_IF_ERROR(reopen(layer, kind, n_pages - 1));
+        if (n % opt.page_tokens == 0 || layer.pages[kind].empty()) continue;
+        if (Status status = reopen(layer, kind, n_pages - 1); first_failure.ok()) first_failure = std::move(status);
       }
-    return {};
+    return first_failure;
   }
   Status reopen(Layer& layer, Kind kind, uint32_t index) {
     SLUICE_RETURN_IF_ERROR(bring_now(layer, kind, index));
