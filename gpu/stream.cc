@@ -1,0 +1,83 @@
+#include "gpu/stream.h"
+
+#include "core/error.h"
+#include "gpu/cuda_error.h"
+
+namespace sluice::gpu {
+
+Result<std::unique_ptr<Stream>> Stream::create(Completions& completions) {
+  SLUICE_ASSIGN_OR_RETURN(Track * track, completions.add());
+  return std::unique_ptr<Stream>(new Stream(completions, track));
+}
+
+Stream::~Stream() {
+  track_->drain();
+  to_status(cudaStreamSynchronize(get()), "ending a stream").ignore();  // what no signal follows
+  completions_.remove(track_);
+}
+
+bool Stream::enter() {
+  if (failed_ || track_->failed() || completions_.is_lost()) return false;
+  done(to_status(cudaSetDevice(completions_.device()), fmt::format("GPU {}", completions_.device())));
+  return !failed_;
+}
+
+void Stream::done(const Status& status) {
+  if (status.ok() || failed_) return;
+  failed_ = true;
+  track_->push({Track::Kind::failure, {}, 0, status});
+}
+
+void Stream::wait(const Event& event) {
+  if (event.done()) return done(event.status());
+  if (event.timeline() == &track_->timeline() || !enter()) return;
+  const Track* other = completions_.find(event.timeline());
+  if (other != nullptr && other->is_recent(event.value()))
+    wait_on_device(*other, event);
+  else
+    wait_on_host(event);
+}
+
+void Stream::wait_on_device(const Track& other, const Event& event) {
+  track_->push({Track::Kind::device_wait, event, 0, {}});
+  done(to_status(cudaStreamWaitEvent(get(), other.event_of(event.value()), 0), "waiting for another stream"));
+}
+
+void Stream::wait_on_host(const Event& event) {
+  if (!completions_.stream_memory_operations()) return done(event.wait());
+  track_->push({Track::Kind::host_wait, event, ++tickets_, {}});
+  const CUresult enqueued = completions_.driver().stream_wait_value(get(), track_->released_address(), tickets_,
+                                                                    CU_STREAM_WAIT_VALUE_GEQ);
+  done(to_status(enqueued, "making a stream wait"));
+}
+
+// The counter comes first, since it is what the host is waiting for.
+Status Stream::enqueue_signal(uint64_t value) {
+  SLUICE_RETURN_IF_ERROR(to_status(cudaSetDevice(completions_.device()), "signalling"));
+  Status written;
+  if (completions_.stream_memory_operations())
+    written = to_status(completions_.driver().stream_write_value(get(), track_->reached_address(), value,
+                                                                 CU_STREAM_WRITE_VALUE_DEFAULT),
+                        "signalling");
+  const Status recorded = to_status(cudaEventRecord(track_->event_of(value), get()), "signalling");
+  return written.ok() ? recorded : written;
+}
+
+// Of a failed stream too: the Event comes when what was enqueued before is through.
+Event Stream::signal() {
+  const uint64_t value = track_->last_value() + 1;
+  if (!completions_.stream_memory_operations() && value > Track::n_events)
+    track_->timeline().wait(value - Track::n_events);  // its CUDA event is used again
+  if (!completions_.is_lost()) done(enqueue_signal(value));
+  track_->set_last_value(value);
+  track_->push({Track::Kind::signal, {}, value, {}});
+  return Event(track_->timeline(), value);
+}
+
+void Stream::reset() {
+  track_->drain();
+  track_->clear_failure();
+  failed_ = false;
+}
+
+}  // namespace sluice::gpu
