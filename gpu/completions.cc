@@ -91,6 +91,10 @@ bool Track::settle(Entry& entry, uint32_t index, const Status* lost) {
       if (lost == nullptr && !reached(entry.value)) return false;
       timeline_.signal(entry.value, failure_);
       return true;
+    case Kind::bare_signal:
+      if (lost == nullptr && entry.value > reached_at_least_) return false;
+      timeline_.signal(entry.value, failure_);
+      return true;
   }
   return true;
 }
@@ -110,14 +114,14 @@ bool Track::reached(uint64_t value) const {
 const Track::Entry* Track::awaited() {
   if (next_settle_ == pushed_.load(std::memory_order_acquire)) return nullptr;
   const Entry& entry = at(next_settle_);
-  return entry.kind == Kind::signal ? &entry : nullptr;
+  return entry.kind == Kind::signal || entry.kind == Kind::bare_signal ? &entry : nullptr;
 }
 
-void Track::reached_without_signal() {
-  const Entry* entry = awaited();
-  if (entry == nullptr || reached(entry->value)) return;
-  note(error(Code::internal, "a CUDA stream ended its work without the signal that follows it"));
-  reached_at_least_ = entry->value;
+void Track::stream_is_idle() {
+  const Entry& entry = *awaited();
+  if (entry.kind == Kind::signal && !reached(entry.value))
+    note(error(Code::internal, "a CUDA stream ended its work without the signal that follows it"));
+  reached_at_least_ = entry.value;
 }
 
 Result<std::unique_ptr<Completions>> Completions::create(const Options& options) {
@@ -243,7 +247,7 @@ void Completions::check(Track& track) {
   track.moved_ns_ = now;
   const cudaError_t state = cudaStreamQuery(track.stream_);
   if (state == cudaErrorNotReady) return;
-  if (state == cudaSuccess) return track.reached_without_signal();
+  if (state == cudaSuccess) return track.stream_is_idle();
   const cudaError_t again = cudaStreamQuery(track.stream_);
   const Status status = to_status(state, fmt::format("GPU {} has stopped working", device()));
   if (again == cudaSuccess || again == cudaErrorNotReady) track.note(status);

@@ -12,8 +12,9 @@
 //
 // Trouble. When a signal is not reached for a while, the thread asks CUDA how its stream is. An error that
 // stays means that the device is lost: all Events that are under way, and all later ones, then fail with
-// what CUDA said, and whoever waits goes on. A stream that is through with its work although the counter
-// was never raised (its write had been refused) counts as having reached it.
+// what CUDA said, and whoever waits goes on. So also ends a signal whose stream memory operation CUDA had
+// refused: when the stream is through with all its work.
+// (A stream must not be asked while it is captured: graphs are captured on streams of their own.)
 //
 // Where a device has no stream memory operations, signals are CUDA events that this thread polls; see
 // gpu/stream.h for what becomes of waiting.
@@ -46,6 +47,7 @@ class Track {
     device_wait,  // `event` of another stream, which this one waits for by itself
     failure,      // `status`, of a call that was refused
     signal,       // the Timeline's `value`
+    bare_signal,  // likewise, but nothing in the stream tells when: once it is through with all its work
   };
   struct Entry {
     Kind kind = Kind::signal;
@@ -85,7 +87,7 @@ class Track {
   bool reached(uint64_t value) const;
   void note(const Status& status);
   const Entry* awaited();
-  void reached_without_signal();
+  void stream_is_idle();
 
   const bool polled_;
   cudaStream_t stream_ = nullptr;

@@ -51,16 +51,20 @@ void Stream::wait_on_host(const Event& event) {
   done(to_status(enqueued, "making a stream wait"));
 }
 
-// The counter comes first, since it is what the host is waiting for.
-Status Stream::enqueue_signal(uint64_t value) {
-  SLUICE_RETURN_IF_ERROR(to_status(cudaSetDevice(completions_.device()), "signalling"));
+// Whether the stream will tell when it gets there. The counter comes first: the host is waiting for it.
+bool Stream::enqueue_signal(uint64_t value) {
+  const Status entered = to_status(cudaSetDevice(completions_.device()), "signalling");
+  done(entered);
+  if (!entered.ok()) return false;
   Status written;
   if (completions_.stream_memory_operations())
     written = to_status(completions_.driver().stream_write_value(get(), track_->reached_address(), value,
                                                                  CU_STREAM_WRITE_VALUE_DEFAULT),
                         "signalling");
   const Status recorded = to_status(cudaEventRecord(track_->event_of(value), get()), "signalling");
-  return written.ok() ? recorded : written;
+  done(written);
+  done(recorded);
+  return completions_.stream_memory_operations() ? written.ok() : recorded.ok();
 }
 
 // Of a failed stream too: the Event comes when what was enqueued before is through.
@@ -68,9 +72,9 @@ Event Stream::signal() {
   const uint64_t value = track_->last_value() + 1;
   if (!completions_.stream_memory_operations() && value > Track::n_events)
     track_->timeline().wait(value - Track::n_events);  // its CUDA event is used again
-  if (!completions_.is_lost()) done(enqueue_signal(value));
+  const bool told = !completions_.is_lost() && enqueue_signal(value);
   track_->set_last_value(value);
-  track_->push({Track::Kind::signal, {}, value, {}});
+  track_->push({told ? Track::Kind::signal : Track::Kind::bare_signal, {}, value, {}});
   return Event(track_->timeline(), value);
 }
 

@@ -47,7 +47,7 @@ class Stream {
   Stream(Completions& completions, Track* track) : completions_(completions), track_(track) {}
   void wait_on_device(const Track& other, const Event& event);
   void wait_on_host(const Event& event);
-  Status enqueue_signal(uint64_t value);
+  bool enqueue_signal(uint64_t value);
 
   Completions& completions_;
   Track* const track_;
