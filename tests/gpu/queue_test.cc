@@ -243,6 +243,7 @@ TEST_CASE("gpu queue: streams are bounded, and can be made again") {
 TEST_CASE("gpu queue: two threads enqueue on two queues") {
   GpuRig rig;
   Timeline from_up, from_down;
+  rig.fill(2);
   std::thread sender([&] {
     for (uint64_t i = 1; i <= 100; ++i) {
       rig.up->wait(Event(from_down, i - 1));
@@ -251,7 +252,6 @@ TEST_CASE("gpu queue: two threads enqueue on two queues") {
       from_up.signal(i, ended);
     }
   });
-  rig.fill(2);
   for (uint64_t i = 1; i <= 100; ++i) {
     rig.down->wait(Event(from_up, i));
     rig.receive(0);
