@@ -116,7 +116,9 @@ class Completions {
     uint64_t spin_ns = 50'000;             // after the last move, before it naps
     uint64_t check_ns = 2'000'000;         // without a move, before CUDA is asked
   };
-  static constexpr uint32_t max_streams = 32;
+  // CUDA spreads streams over 8 channels (CUDA_DEVICE_MAX_CONNECTIONS); streams that shared one would wait for
+  // each other, and with waits for the host that could be for ever.
+  static constexpr uint32_t max_streams = 8;
 
   // unavailable if the device or the driver does not answer.
   static Result<std::unique_ptr<Completions>> create(const Options& options);

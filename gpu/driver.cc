@@ -1,5 +1,7 @@
 #include "gpu/driver.h"
 
+#include <cstdlib>
+
 #include "core/error.h"
 #include "gpu/cuda_error.h"
 
@@ -21,6 +23,8 @@ Status find(const char* name, F& function) {
 }
 
 }  // namespace
+
+void load_kernels_early() { (void)::setenv("CUDA_MODULE_LOADING", "EAGER", 0); }
 
 Result<Driver> Driver::load(int device) {
   Driver driver;

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "gpu/cuda_error.h"
+#include "gpu/driver.h"
 
 namespace sluice::gpu {
 
@@ -14,6 +15,7 @@ Result<std::unique_ptr<GpuDevice>> GpuDevice::create(const GpuOptions& options) 
 }
 
 Status GpuDevice::start() {
+  load_kernels_early();
   cudaDeviceProp properties{};
   SLUICE_RETURN_IF_ERROR(to_status(cudaGetDeviceProperties(&properties, options_.device), "asking for its properties"));
   model_ = properties.name;

@@ -3,6 +3,7 @@
 // Contract: core/queue.h, with what gpu/stream.h says of failures that show late. Tables that a call names
 // (rows, spans, tokens, positions, …) are read by the kernels when they run: they lie in pinned host memory or
 // in the GPU's, and stay as they are until an Event behind the call.
+// A stream holds some thousand launches; with more of them waiting launch() waits too.
 // Nothing is allocated after create(), but on failures.
 #pragma once
 

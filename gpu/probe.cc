@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "core/bytes.h"
+#include "gpu/driver.h"
 
 namespace sluice::gpu {
 namespace {
@@ -81,6 +82,7 @@ std::string DeviceFacts::describe() const {
 Probe probe() {
   Probe result;
   result.built = true;
+  load_kernels_early();
   result.reason = driver_trouble();
   if (!result.reason.empty()) return result;
   int n = 0;
