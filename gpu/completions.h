@@ -63,10 +63,12 @@ class Track {
   bool failed() const { return failed_.load(std::memory_order_acquire); }
   Timeline& timeline() { return timeline_; }
   cudaStream_t stream() const { return stream_; }
-  // The CUDA event of a signal. Any thread may ask; it is of `value` while is_recent(value).
+  // The CUDA event of a signal, as long as it is that signal's; any thread may ask. Half of the events are left
+  // to signals that come meanwhile.
   cudaEvent_t event_of(uint64_t value) const { return events_[value % n_events]; }
-  bool is_recent(uint64_t value) const {
-    return value + n_events / 2 > last_value_.load(std::memory_order_acquire);
+  bool has_event_of(uint64_t value) const {
+    const uint64_t last = last_value_.load(std::memory_order_acquire);
+    return value <= last && value + n_events / 2 > last;
   }
   uint64_t last_value() const { return last_value_.load(std::memory_order_relaxed); }
   void set_last_value(uint64_t value) { last_value_.store(value, std::memory_order_release); }

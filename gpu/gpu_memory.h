@@ -76,7 +76,7 @@ class PinnedMemory : public Memory {
 };
 
 // `memory` pinned whole or, where that is refused, a pinned ring of `ring_bytes` through which copies have
-// to go, and then the one warning to print.
+// to go (gpu/staged_copy_queue.h), and then the one warning to print.
 struct Staging {
   std::unique_ptr<PinnedMemory> memory;
   std::string warning;  // empty if all is pinned

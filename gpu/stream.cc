@@ -32,7 +32,7 @@ void Stream::wait(const Event& event) {
   if (event.done()) return done(event.status());
   if (event.timeline() == &track_->timeline() || !enter()) return;
   const Track* other = completions_.find(event.timeline());
-  if (other != nullptr && other->is_recent(event.value()))
+  if (other != nullptr && other->has_event_of(event.value()))
     wait_on_device(*other, event);
   else
     wait_on_host(event);

@@ -1,5 +1,6 @@
 // Copies: sizes, directions, what is made as one, and both directions at a time.
 #include "core/trace.h"
+#include "gpu/staged_copy_queue.h"
 #include "tests/gpu/gpu_rig.h"
 
 namespace sluice::testing {
@@ -72,6 +73,76 @@ TEST_CASE("gpu copies: what a failed queue was given is not copied") {
   rig.send(0);
   CHECK(rig.up->signal().wait().ok());
   CHECK(rig.up->copies() == 1);
+}
+
+// Host memory that nobody has pinned, with a small ring between it and the device.
+class StagedRig {
+ public:
+  using Direction = gpu::StagedCopyQueue::Direction;
+  explicit StagedRig(uint64_t ring_bytes)
+      : up_ring(gpu::PinnedMemory::allocate(0, ring_bytes).value()),
+        down_ring(gpu::PinnedMemory::allocate(0, ring_bytes).value()),
+        up(gpu::StagedCopyQueue::create(*rig.completions, *up_ring, Direction::to_device).value()),
+        down(gpu::StagedCopyQueue::create(*rig.completions, *down_ring, Direction::to_host).value()) {}
+  Event there_and_back(const std::vector<std::byte>& from, std::vector<std::byte>& to) const {
+    up->copy(rig.device->base(), from.data(), from.size());
+    down->wait(up->signal());
+    down->copy(to.data(), rig.device->base(), to.size());
+    return down->signal();
+  }
+
+  GpuRig rig;
+  std::unique_ptr<gpu::PinnedMemory> up_ring, down_ring;
+  std::unique_ptr<gpu::StagedCopyQueue> up, down;
+};
+
+TEST_CASE("gpu copies: staged ones arrive, whatever the size of the ring") {
+  for (const uint64_t ring : {4ull, 100ull, 4096ull, 65536ull}) {
+    const StagedRig staged(ring);
+    const uint64_t bytes = ring < 64 ? 100 : 10000;
+    std::vector<std::byte> from(bytes), to(bytes);
+    for (int round = 0; round < 3; ++round) {
+      for (uint64_t i = 0; i < bytes; ++i) from[i] = pattern(i + static_cast<uint64_t>(round));
+      REQUIRE(staged.there_and_back(from, to).wait().ok());
+      REQUIRE(from == to);
+    }
+  }
+  GpuRig rig;
+  MemorySlice tiny(*rig.pinned, 0, 3);
+  CHECK(gpu::StagedCopyQueue::create(*rig.completions, tiny, StagedRig::Direction::to_host).status().code() ==
+        Code::invalid_argument);
+}
+
+TEST_CASE("gpu copies: staged ones wait, fail, and go on after a reset") {
+  const StagedRig staged(1024);
+  std::vector<std::byte> from(5000, std::byte{1}), to(5000);
+  Timeline host;
+  staged.up->wait(Event(host, 1));
+  const Event late = staged.there_and_back(from, to);
+  sleep_ms(3);
+  CHECK(!late.done());
+  host.signal(1, Status(Code::io_error, "disk gone"));
+  CHECK(late.wait().message() == "disk gone");
+  CHECK(to[0] == std::byte{0});
+  staged.up->reset();
+  staged.down->reset();
+  standin::fail(standin::Call::memcpy_async, 3, cudaErrorUnknown);
+  CHECK(!staged.there_and_back(from, to).wait().ok());
+  staged.up->reset();
+  staged.down->reset();
+  CHECK(staged.there_and_back(from, to).wait().ok());
+  CHECK(from == to);
+  standin::lose_device();
+  CHECK(staged.there_and_back(from, to).wait().code() == Code::unavailable);
+}
+
+TEST_CASE("gpu copies: the destructor of a staged queue finishes what was enqueued") {
+  std::vector<std::byte> from(5000, std::byte{7}), to(5000);
+  {
+    const StagedRig staged(1024);
+    (void)staged.there_and_back(from, to);
+  }
+  CHECK(from == to);
 }
 
 }  // namespace
