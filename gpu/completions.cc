@@ -90,6 +90,7 @@ bool Track::settle(Entry& entry, uint32_t index, const Status* lost) {
     case Kind::signal:
       if (lost == nullptr && !reached(entry.value)) return false;
       timeline_.signal(entry.value, failure_);
+      if (lost == nullptr && entry.worked) record_span(entry);
       return true;
     case Kind::bare_signal:
       if (lost == nullptr && entry.value > reached_at_least_) return false;
@@ -108,6 +109,18 @@ void Track::note(const Status& status) {
 bool Track::reached(uint64_t value) const {
   if (value <= reached_at_least_) return true;
   return polled_ ? cudaEventQuery(event_of(value)) == cudaSuccess : load(*reached_) >= value;
+}
+
+void Track::record_span(const Entry& entry) {
+  if (!has_event_of(entry.value)) return;
+  float begin_ms = 0, took_ms = 0;
+  if (cudaEventElapsedTime(&begin_ms, base_, begin_of(entry.value)) != cudaSuccess ||
+      cudaEventElapsedTime(&took_ms, begin_of(entry.value), event_of(entry.value)) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return;
+  }
+  const uint64_t begin = base_ns_ + static_cast<uint64_t>(begin_ms * 1e6);
+  trace_->record({lane_, "work", begin, begin + static_cast<uint64_t>(took_ms * 1e6), entry.bytes, entry.flops});
 }
 
 // The signal that everything behind it waits for, if it is one.
@@ -157,11 +170,13 @@ Status Completions::lost() const {
   return lost_;
 }
 
-Result<Track*> Completions::add() {
+Result<Track*> Completions::add(const char* lane) {
   std::lock_guard lock(mutex_);
   for (uint32_t i = 0; i < max_streams; ++i) {
     if (tracks_[i] != nullptr) continue;
     std::unique_ptr<Track> track(new Track(!stream_memory_operations()));
+    track->trace_ = options_.trace;
+    track->lane_ = lane;
     SLUICE_RETURN_IF_ERROR(make_stream(*track));
     Counters& counters = reinterpret_cast<Counters*>(counters_->base())[i];
     track->reached_ = &counters.reached;
@@ -195,15 +210,31 @@ Track* Completions::find(const Timeline* timeline) const {
 Status Completions::make_stream(Track& track) {
   SLUICE_RETURN_IF_ERROR(to_status(cudaSetDevice(device()), fmt::format("GPU {}", device())));
   Status made = to_status(cudaStreamCreateWithFlags(&track.stream_, cudaStreamNonBlocking), "making a CUDA stream");
+  const unsigned flags = track.trace_ == nullptr ? cudaEventDisableTiming : cudaEventDefault;
   for (cudaEvent_t& event : track.events_)
-    if (made.ok()) made = to_status(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making a CUDA event");
+    if (made.ok()) made = to_status(cudaEventCreateWithFlags(&event, flags), "making a CUDA event");
+  if (made.ok() && track.trace_ != nullptr) made = make_timing(track);
   if (!made.ok()) destroy_stream(track);
   return made;
 }
 
+Status Completions::make_timing(Track& track) {
+  for (cudaEvent_t& event : track.begins_)
+    SLUICE_RETURN_IF_ERROR(to_status(cudaEventCreateWithFlags(&event, cudaEventDefault), "making a CUDA event"));
+  SLUICE_RETURN_IF_ERROR(to_status(cudaEventCreateWithFlags(&track.base_, cudaEventDefault), "making a CUDA event"));
+  SLUICE_RETURN_IF_ERROR(to_status(cudaEventRecord(track.base_, track.stream_), "timing a stream"));
+  const Status passed = to_status(cudaEventSynchronize(track.base_), "timing a stream");
+  track.base_ns_ = now_ns();
+  return passed;
+}
+
 void Completions::destroy_stream(Track& track) {
-  for (const cudaEvent_t event : track.events_)
+  const auto destroy = [](cudaEvent_t event) {
     if (event != nullptr) to_status(cudaEventDestroy(event), "destroying an event").ignore();
+  };
+  for (const cudaEvent_t event : track.events_) destroy(event);
+  for (const cudaEvent_t event : track.begins_) destroy(event);
+  destroy(track.base_);
   if (track.stream_ != nullptr) to_status(cudaStreamDestroy(track.stream_), "destroying a stream").ignore();
 }
 

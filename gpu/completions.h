@@ -19,6 +19,9 @@
 // Where a device has no stream memory operations, signals are CUDA events that this thread polls; see
 // gpu/stream.h for what becomes of waiting.
 //
+// With a Trace, the work between two signals becomes a span of the stream's lane, with its bytes and operations
+// and the GPU's own times of its begin and end.
+//
 // The thread spins for a moment after something has moved, then naps for some 10 us between looks, and
 // sleeps when nothing is under way. It allocates nothing, but for the text of a failure.
 // Threads: add() and remove() from any; a Track's push side by the one thread that enqueues.
@@ -31,6 +34,7 @@
 #include <vector>
 
 #include "core/event.h"
+#include "core/trace.h"
 #include "gpu/driver.h"
 #include "gpu/gpu_memory.h"
 
@@ -54,6 +58,8 @@ class Track {
     Event event;
     uint64_t value = 0;
     Status status;
+    uint64_t bytes = 0, flops = 0;  // of the work that a signal ends
+    bool worked = false;            // there is some, and its begin was recorded
   };
 
   // Of the enqueueing thread. push() sleeps while the ring is full.
@@ -70,6 +76,8 @@ class Track {
     const uint64_t last = last_value_.load(std::memory_order_acquire);
     return value <= last && value + n_events / 2 > last;
   }
+  // The CUDA event at which the work before a signal begins; null without a Trace.
+  cudaEvent_t begin_of(uint64_t value) const { return begins_[value % n_events]; }
   uint64_t last_value() const { return last_value_.load(std::memory_order_relaxed); }
   void set_last_value(uint64_t value) { last_value_.store(value, std::memory_order_release); }
   CUdeviceptr reached_address() const { return reinterpret_cast<CUdeviceptr>(reached_); }
@@ -88,12 +96,17 @@ class Track {
   bool settle(Entry& entry, uint32_t index, const Status* lost);
   bool reached(uint64_t value) const;
   void note(const Status& status);
+  void record_span(const Entry& entry);
   const Entry* awaited();
   void stream_is_idle();
 
   const bool polled_;
   cudaStream_t stream_ = nullptr;
-  std::array<cudaEvent_t, n_events> events_{};
+  std::array<cudaEvent_t, n_events> events_{}, begins_{};
+  cudaEvent_t base_ = nullptr;  // passed at base_ns_
+  uint64_t base_ns_ = 0;
+  Trace* trace_ = nullptr;
+  const char* lane_ = "";
   uint64_t *reached_ = nullptr, *released_ = nullptr;  // mapped
   Timeline timeline_;
   std::vector<Entry> ring_;
@@ -117,6 +130,7 @@ class Completions {
     bool stream_memory_operations = true;  // false: do without them even where the device has them
     uint64_t spin_ns = 50'000;             // after the last move, before it naps
     uint64_t check_ns = 2'000'000;         // without a move, before CUDA is asked
+    Trace* trace = nullptr;                // outlives the streams
   };
   // CUDA spreads streams over 8 channels (CUDA_DEVICE_MAX_CONNECTIONS); streams that shared one would wait for
   // each other, and with waits for the host that could be for ever.
@@ -132,8 +146,9 @@ class Completions {
   bool is_lost() const { return is_lost_.load(std::memory_order_acquire); }
   Status lost() const;  // why the device has stopped working; ok while it works
 
-  // Makes a stream with its events and counters. unavailable if there are max_streams.
-  Result<Track*> add();
+  // Makes a stream with its events and counters; `lane` is what the trace calls it, and outlives the trace.
+  // unavailable if there are max_streams.
+  Result<Track*> add(const char* lane);
   void remove(Track* track);  // which is drained
   // The track to which a Timeline belongs; null if it is not of this device. The Timeline must be alive.
   Track* find(const Timeline* timeline) const;
@@ -147,6 +162,7 @@ class Completions {
       : options_(options), driver_(driver), counters_(std::move(counters)) {}
   Status start();
   Status make_stream(Track& track);
+  Status make_timing(Track& track);
   static void destroy_stream(Track& track);
   void run();
   Track::Progress look();

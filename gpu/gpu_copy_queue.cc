@@ -8,8 +8,8 @@
 
 namespace sluice::gpu {
 
-Result<std::unique_ptr<GpuCopyQueue>> GpuCopyQueue::create(Completions& completions) {
-  SLUICE_ASSIGN_OR_RETURN(auto stream, Stream::create(completions));
+Result<std::unique_ptr<GpuCopyQueue>> GpuCopyQueue::create(Completions& completions, const char* lane) {
+  SLUICE_ASSIGN_OR_RETURN(auto stream, Stream::create(completions, lane));
   return std::unique_ptr<GpuCopyQueue>(new GpuCopyQueue(std::move(stream)));
 }
 
@@ -39,10 +39,11 @@ void GpuCopyQueue::reset() {
 
 void GpuCopyQueue::flush() {
   const uint64_t bytes = std::exchange(pending_, 0);
-  if (bytes == 0 || !stream_->enter()) return;
+  if (bytes == 0 || !stream_->begin_work()) return;
   const Status made = to_status(cudaMemcpyAsync(to_, from_, bytes, cudaMemcpyDefault, stream_->get()), "copying");
   stream_->done(made.with_context(made.ok() ? "" : fmt::format("a copy of {}", format_size(bytes))));
   if (!made.ok()) return;
+  stream_->count(bytes, 0);
   copies_.store(copies() + 1, std::memory_order_relaxed);
   bytes_.store(bytes_copied() + bytes, std::memory_order_relaxed);
 }

@@ -16,8 +16,8 @@ namespace sluice::gpu {
 
 class GpuCopyQueue : public CopyQueue {
  public:
-  // `completions` outlives the queue.
-  static Result<std::unique_ptr<GpuCopyQueue>> create(Completions& completions);
+  // `completions` outlives the queue. `lane`: as for Stream.
+  static Result<std::unique_ptr<GpuCopyQueue>> create(Completions& completions, const char* lane = "pcie");
   ~GpuCopyQueue() override { flush(); }
 
   void wait(const Event& event) override;

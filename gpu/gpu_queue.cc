@@ -17,13 +17,14 @@ void name_all(std::array<LaunchedKernels, GpuQueue::n_kernels>& totals, std::ind
 
 }  // namespace
 
-Result<std::unique_ptr<GpuQueue>> GpuQueue::create(Completions& completions, const KernelContext& context) {
-  SLUICE_ASSIGN_OR_RETURN(auto stream, Stream::create(completions));
+Result<std::unique_ptr<GpuQueue>> GpuQueue::create(Completions& completions, const KernelContext& context,
+                                                   const char* lane) {
+  SLUICE_ASSIGN_OR_RETURN(auto stream, Stream::create(completions, lane));
   return std::unique_ptr<GpuQueue>(new GpuQueue(std::move(stream), context));
 }
 
 void GpuQueue::launch(const KernelCall& call) {
-  if (!stream_->enter()) return;
+  if (!stream_->begin_work()) return;
   const Status launched = run(stream_->get(), call, context_);
   if (launched.ok()) account(call);
   stream_->done(launched);
@@ -31,6 +32,7 @@ void GpuQueue::launch(const KernelCall& call) {
 
 void GpuQueue::account(const KernelCall& call) {
   const Cost c = cost(call);
+  stream_->count(c.bytes, c.flops);
   Counters& counters = counters_[call.index()];
   add(counters.calls, 1);
   add(counters.bytes, c.bytes);

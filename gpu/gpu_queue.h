@@ -28,8 +28,9 @@ class GpuQueue : public Queue {
  public:
   static constexpr size_t n_kernels = std::variant_size_v<KernelCall>;
 
-  // Both outlive the queue; the scratch in `context` is this queue's alone.
-  static Result<std::unique_ptr<GpuQueue>> create(Completions& completions, const KernelContext& context);
+  // Both outlive the queue; the scratch in `context` is this queue's alone. `lane`: as for Stream.
+  static Result<std::unique_ptr<GpuQueue>> create(Completions& completions, const KernelContext& context,
+                                                  const char* lane = "gpu");
 
   void wait(const Event& event) override { stream_->wait(event); }
   void launch(const KernelCall& call) override;

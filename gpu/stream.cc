@@ -5,8 +5,8 @@
 
 namespace sluice::gpu {
 
-Result<std::unique_ptr<Stream>> Stream::create(Completions& completions) {
-  SLUICE_ASSIGN_OR_RETURN(Track * track, completions.add());
+Result<std::unique_ptr<Stream>> Stream::create(Completions& completions, const char* lane) {
+  SLUICE_ASSIGN_OR_RETURN(Track * track, completions.add(lane));
   return std::unique_ptr<Stream>(new Stream(completions, track));
 }
 
@@ -20,6 +20,13 @@ bool Stream::enter() {
   if (failed_ || track_->failed() || completions_.is_lost()) return false;
   done(to_status(cudaSetDevice(completions_.device()), fmt::format("GPU {}", completions_.device())));
   return !failed_;
+}
+
+bool Stream::begin_work() {
+  if (!enter()) return false;
+  const cudaEvent_t begin = track_->begin_of(track_->last_value() + 1);
+  if (begin != nullptr && !worked_) worked_ = to_status(cudaEventRecord(begin, get()), "timing a stream").ok();
+  return true;
 }
 
 void Stream::done(const Status& status) {
@@ -51,19 +58,19 @@ void Stream::wait_on_host(const Event& event) {
   done(to_status(enqueued, "making a stream wait"));
 }
 
-// Whether the stream will tell when it gets there. The counter comes first: the host is waiting for it.
+// Whether the stream will tell when it gets there. With the counter raised, its CUDA event has passed.
 bool Stream::enqueue_signal(uint64_t value) {
   const Status entered = to_status(cudaSetDevice(completions_.device()), "signalling");
   done(entered);
   if (!entered.ok()) return false;
+  const Status recorded = to_status(cudaEventRecord(track_->event_of(value), get()), "signalling");
   Status written;
   if (completions_.stream_memory_operations())
     written = to_status(completions_.driver().stream_write_value(get(), track_->reached_address(), value,
                                                                  CU_STREAM_WRITE_VALUE_DEFAULT),
                         "signalling");
-  const Status recorded = to_status(cudaEventRecord(track_->event_of(value), get()), "signalling");
-  done(written);
   done(recorded);
+  done(written);
   return completions_.stream_memory_operations() ? written.ok() : recorded.ok();
 }
 
@@ -74,7 +81,9 @@ Event Stream::signal() {
     track_->timeline().wait(value - Track::n_events);  // its CUDA event is used again
   const bool told = !completions_.is_lost() && enqueue_signal(value);
   track_->set_last_value(value);
-  track_->push({told ? Track::Kind::signal : Track::Kind::bare_signal, {}, value, {}});
+  track_->push({told ? Track::Kind::signal : Track::Kind::bare_signal, {}, value, {}, bytes_, flops_, worked_});
+  worked_ = false;
+  bytes_ = flops_ = 0;
   return Event(track_->timeline(), value);
 }
 

@@ -26,18 +26,23 @@ namespace sluice::gpu {
 
 class Stream {
  public:
-  // `completions` outlives the stream.
-  static Result<std::unique_ptr<Stream>> create(Completions& completions);
+  // `completions` outlives the stream; `lane` is its name in the trace, and outlives that.
+  static Result<std::unique_ptr<Stream>> create(Completions& completions, const char* lane);
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  // For calls of CUDA that enqueue: the device is made current in this thread.
+  // Before calls of CUDA that enqueue work: the device is made current in this thread.
   // False in a failed stream: what would be enqueued is to be skipped.
-  bool enter();
+  bool begin_work();
   cudaStream_t get() const { return track_->stream(); }
   // What came of such a call; a failure fails the stream from here on.
   void done(const Status& status);
+  // The bytes that such a call moves, and its operations, for the trace.
+  void count(uint64_t bytes, uint64_t flops) {
+    bytes_ += bytes;
+    flops_ += flops;
+  }
 
   void wait(const Event& event);
   Event signal();
@@ -45,6 +50,7 @@ class Stream {
 
  private:
   Stream(Completions& completions, Track* track) : completions_(completions), track_(track) {}
+  bool enter();
   void wait_on_device(const Track& other, const Event& event);
   void wait_on_host(const Event& event);
   bool enqueue_signal(uint64_t value);
@@ -53,6 +59,8 @@ class Stream {
   Track* const track_;
   bool failed_ = false;  // known at once, by the calls made here; the track tells what came later
   uint64_t tickets_ = 0;
+  bool worked_ = false;  // since the last signal, and the begin is recorded
+  uint64_t bytes_ = 0, flops_ = 0;
 };
 
 }  // namespace sluice::gpu

@@ -70,6 +70,43 @@ TEST_CASE("gpu device: kernels of several calls run in order, from pinned memory
   CHECK(device->compute().totals()[KernelCall(RmsNormCall{}).index()].calls == 1);
 }
 
+TEST_CASE("gpu device: a trace has a lane for the kernels and one for each direction") {
+  standin::Options o;
+  o.latency_us = 1000;
+  const StandIn standin(o);
+  Trace trace(16);
+  const auto pinned = gpu::PinnedMemory::allocate(0, 64 * KiB).value();
+  const auto memory = gpu::GpuMemory::create(0, 64 * KiB).value();
+  const uint64_t before = now_ns();
+  {
+    gpu::GpuOptions options;
+    options.trace = &trace;
+    const auto device = gpu::GpuDevice::create(options).value();
+    device->to_device().copy(memory->base(), pinned->base(), 4096);
+    device->queue().wait(device->to_device().signal());
+    device->queue().launch(SoftcapCall{reinterpret_cast<float*>(memory->base()), 4, 256, 30.0f});
+    device->to_host().wait(device->queue().signal());
+    (void)device->to_host().signal();  // without work: no span
+    device->to_host().copy(pinned->base(), memory->base(), 4096);
+    REQUIRE(device->to_host().signal().wait().ok());
+  }
+  const uint64_t after = now_ns();
+  REQUIRE(trace.size() == 3);
+  const char* const lanes[] = {"gpu 0 h2d", "gpu 0", "gpu 0 d2h"};
+  for (const char* lane : lanes) {
+    size_t found = 0;
+    for (size_t i = 0; i < trace.size(); ++i) {
+      if (std::string(trace[i].lane) != lane) continue;
+      ++found;
+      CHECK(trace[i].bytes >= 4096);
+      CHECK(trace[i].start_ns >= before);
+      CHECK(trace[i].end_ns <= after);
+      CHECK(trace[i].end_ns - trace[i].start_ns >= 900'000);
+    }
+    CHECK(found == 1);
+  }
+}
+
 TEST_CASE("gpu device: each call that fails while it is made leaves nothing behind") {
   for (int i = 0; i < standin::n_calls; ++i) {
     const auto call = static_cast<standin::Call>(i);
