@@ -9,7 +9,7 @@
 #include "core/dtype.h"
 
 #define SLUICE_KERNEL static
-#define SLUICE_DEVICE static inline
+#define SLUICE_DEVICE [[maybe_unused]] static
 #define SLUICE_UNROLL
 
 #define SLUICE_HERE \
@@ -88,6 +88,8 @@ inline int32_t dp4a_us(uint32_t a, int32_t b, int32_t c) {
   for (int i = 0; i < 32; i += 8) c += static_cast<uint8_t>(a >> i) * static_cast<int8_t>(b >> i);
   return c;
 }
+inline int32_t dot4(int32_t a, int32_t b, int32_t c) { return dp4a_ss(a, b, c); }
+inline int32_t dot4(uint32_t a, int32_t b, int32_t c) { return dp4a_us(a, b, c); }
 
 inline float half_bits_to_float(uint16_t bits) { return half_to_float(bits); }
 inline uint16_t float_to_half_bits(float value) { return float_to_half(value); }
@@ -137,10 +139,11 @@ inline void async_copy16(void* shared, const void* global, SLUICE_SITE) {
   standin::async_start({shared, global});
 }
 inline void async_commit() { standin::async_commit(); }
-template <uint32_t pending>
+// Until at most n of the newest committed groups are under way.
+template <int n>
 void async_wait() {
   standin::AsyncCopy copy;
-  while (standin::async_next(pending, &copy)) store16(copy.shared, load16(copy.global));
+  while (standin::async_next(n, &copy)) store16(copy.shared, load16(copy.global));
 }
 
 // Only in global memory. They order nothing else.

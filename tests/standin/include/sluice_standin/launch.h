@@ -2,17 +2,9 @@
 // the grid, block by block.
 #pragma once
 
-#include <cstddef>
+#include <sluice_standin/enqueue.h>
 
 namespace standin {
-
-struct LaunchDims {
-  uint32_t grid_x, grid_y, grid_z, block_x, block_y, shared_bytes;
-};
-
-// `call(arguments)` runs one thread of the kernel; the `bytes` at `arguments` are copied, once.
-cudaError_t launch(cudaStream_t stream, const char* name, const LaunchDims& dims, void (*call)(const void*),
-                   const void* arguments, size_t bytes);
 
 template <class... P>
 struct PackedCall {
