@@ -73,9 +73,10 @@ class Track {
   // to signals that come meanwhile.
   cudaEvent_t event_of(uint64_t value) const { return events_[value % n_events]; }
   bool has_event_of(uint64_t value) const {
-    const uint64_t last = last_value_.load(std::memory_order_acquire);
-    return value <= last && value + n_events / 2 > last;
+    return recorded_[value % n_events].load(std::memory_order_acquire) == value &&
+           value + n_events / 2 > last_value_.load(std::memory_order_acquire);
   }
+  void set_recorded(uint64_t value) { recorded_[value % n_events].store(value, std::memory_order_release); }
   // The CUDA event at which the work before a signal begins; null without a Trace.
   cudaEvent_t begin_of(uint64_t value) const { return begins_[value % n_events]; }
   uint64_t last_value() const { return last_value_.load(std::memory_order_relaxed); }
@@ -103,6 +104,7 @@ class Track {
   const bool polled_;
   cudaStream_t stream_ = nullptr;
   std::array<cudaEvent_t, n_events> events_{}, begins_{};
+  std::array<std::atomic<uint64_t>, n_events> recorded_{};  // whose signal each event is
   cudaEvent_t base_ = nullptr;  // passed at base_ns_
   uint64_t base_ns_ = 0;
   Trace* trace_ = nullptr;

@@ -9,7 +9,12 @@
 namespace sluice::gpu {
 namespace {
 
-constexpr uint64_t host_alignment = 2 * MiB;  // core/memory.h
+constexpr uint64_t host_alignment = 2 * MiB, device_alignment = 4096;  // core/memory.h
+
+std::byte* aligned(void* memory, uint64_t alignment) {
+  const uint64_t address = reinterpret_cast<uintptr_t>(memory);
+  return static_cast<std::byte*>(memory) + (align_up(address, alignment) - address);
+}
 
 Status use(int device) { return to_status(cudaSetDevice(device), fmt::format("GPU {}", device)); }
 
@@ -37,20 +42,21 @@ Result<Vram> vram(int device) {
   return Vram{total, free};
 }
 
-uint64_t GpuMemory::cost(uint64_t bytes) { return align_up(bytes, granule); }
+// CUDA promises 256 bytes of alignment.
+uint64_t GpuMemory::cost(uint64_t bytes) { return align_up(bytes + device_alignment, granule); }
 
 Result<std::unique_ptr<GpuMemory>> GpuMemory::create(int device, uint64_t bytes) {
-  if (bytes == 0) return error(Code::invalid_argument, "GPU memory of 0 bytes was asked for");
+  if (bytes == 0 || bytes > INT64_MAX) return error(Code::invalid_argument, "GPU memory of {} bytes was asked for", bytes);
   SLUICE_RETURN_IF_ERROR(use(device));
-  void* base = nullptr;
-  const Status taken = to_status(cudaMalloc(&base, cost(bytes)), "cudaMalloc");  // whole granules are aligned
+  void* allocation = nullptr;
+  const Status taken = to_status(cudaMalloc(&allocation, cost(bytes)), "cudaMalloc");
   if (!taken.ok()) return no_room(device, bytes, taken);
-  return std::unique_ptr<GpuMemory>(new GpuMemory(device, static_cast<std::byte*>(base), bytes));
+  return std::unique_ptr<GpuMemory>(new GpuMemory(device, allocation, aligned(allocation, device_alignment), bytes));
 }
 
 GpuMemory::~GpuMemory() {
   use(device_).ignore();
-  to_status(cudaFree(base_), "cudaFree").ignore();
+  to_status(cudaFree(allocation_), "cudaFree").ignore();
 }
 
 Result<std::unique_ptr<PinnedMemory>> PinnedMemory::pin(int device, Memory& memory) {
@@ -76,9 +82,7 @@ Result<std::unique_ptr<PinnedMemory>> PinnedMemory::allocate(int device, uint64_
       to_status(cudaHostAlloc(&allocation, whole, cudaHostAllocPortable | cudaHostAllocMapped), "cudaHostAlloc");
   if (!taken.ok())
     return error(Code::over_budget, "the system gives no {} of pinned memory: {}", format_size(bytes), taken.message());
-  const uint64_t address = reinterpret_cast<uintptr_t>(allocation);
-  auto* base = static_cast<std::byte*>(allocation) + (align_up(address, host_alignment) - address);
-  return std::unique_ptr<PinnedMemory>(new PinnedMemory(base, bytes, allocation));
+  return std::unique_ptr<PinnedMemory>(new PinnedMemory(aligned(allocation, host_alignment), bytes, allocation));
 }
 
 PinnedMemory::~PinnedMemory() {

@@ -29,7 +29,7 @@ class GpuMemory : public Memory {
   static constexpr uint64_t granule = uint64_t{2} << 20;
   static uint64_t cost(uint64_t bytes);
 
-  // over_budget if the device has not that much left, others may have taken it since the plan was made;
+  // over_budget if the device has not that much left: others may have taken it since the plan was made;
   // 0 bytes is invalid_argument.
   static Result<std::unique_ptr<GpuMemory>> create(int device, uint64_t bytes);
   ~GpuMemory() override;
@@ -42,8 +42,10 @@ class GpuMemory : public Memory {
   int device() const { return device_; }
 
  private:
-  GpuMemory(int device, std::byte* base, uint64_t capacity) : device_(device), base_(base), capacity_(capacity) {}
+  GpuMemory(int device, void* allocation, std::byte* base, uint64_t capacity)
+      : device_(device), allocation_(allocation), base_(base), capacity_(capacity) {}
   const int device_;
+  void* const allocation_;
   std::byte* const base_;
   const uint64_t capacity_;
 };

@@ -69,6 +69,7 @@ bool Stream::enqueue_signal(uint64_t value) {
     written = to_status(completions_.driver().stream_write_value(get(), track_->reached_address(), value,
                                                                  CU_STREAM_WRITE_VALUE_DEFAULT),
                         "signalling");
+  if (recorded.ok()) track_->set_recorded(value);
   done(recorded);
   done(written);
   return completions_.stream_memory_operations() ? written.ok() : recorded.ok();

@@ -20,6 +20,7 @@ TEST_CASE("gpu memory: an arena is there, aligned, and counted in whole granules
     CHECK(!(*memory)->host_accessible());
     CHECK(reinterpret_cast<uintptr_t>((*memory)->base()) % 4096 == 0);
     CHECK(GpuMemory::cost(5 * MiB) == 6 * MiB);
+    CHECK(GpuMemory::cost(1) == 2 * MiB);
     CHECK(gpu::vram(0).value().free + GpuMemory::cost(5 * MiB) == free);
   }
   CHECK(gpu::vram(0).value().free == free);
@@ -30,6 +31,7 @@ TEST_CASE("gpu memory: what does not fit, because another process has it, is an 
   o.device_bytes = 64 * MiB;
   const StandIn standin(o);
   CHECK(GpuMemory::create(0, 0).status().code() == Code::invalid_argument);
+  CHECK(GpuMemory::create(0, UINT64_MAX).status().code() == Code::invalid_argument);
   CHECK(GpuMemory::create(0, 65 * MiB).status().code() == Code::over_budget);
   standin::take_memory(40 * MiB);
   const Status status = GpuMemory::create(0, 32 * MiB).status();
