@@ -54,10 +54,7 @@ Result<std::unique_ptr<GpuMemory>> GpuMemory::create(int device, uint64_t bytes)
   return std::unique_ptr<GpuMemory>(new GpuMemory(device, allocation, aligned(allocation, device_alignment), bytes));
 }
 
-GpuMemory::~GpuMemory() {
-  use(device_).ignore();
-  to_status(cudaFree(allocation_), "cudaFree").ignore();
-}
+GpuMemory::~GpuMemory() { to_status(cudaFree(allocation_), "cudaFree").ignore(); }
 
 Result<std::unique_ptr<PinnedMemory>> PinnedMemory::pin(int device, Memory& memory) {
   SLUICE_RETURN_IF_ERROR(use(device));

@@ -91,7 +91,7 @@ TEST_CASE("gpu tier: a copy that is refused fails its block alone, which can be 
 
 TEST_CASE("gpu tier: on a lost device every load ends, as failed, and memory comes back") {
   standin::Options o;
-  o.latency_us = 1000;
+  o.latency_us = 20000;
   GpuTierRig rig(options(), o, false);
   std::vector<BlockId> ids;
   for (uint64_t i = 0; i < 4; ++i) ids.push_back(rig.home(i * 8192, 8192));
