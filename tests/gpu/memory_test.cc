@@ -36,8 +36,8 @@ TEST_CASE("gpu memory: what does not fit, because another process has it, is an 
   standin::take_memory(40 * MiB);
   const Status status = GpuMemory::create(0, 32 * MiB).status();
   CHECK(status.code() == Code::over_budget);
-  CHECK(status.message().find("32 MiB") != std::string::npos);
-  CHECK(status.message().find("24 MiB are free") != std::string::npos);
+  CHECK(status.message().find("32.0 MiB") != std::string::npos);
+  CHECK(status.message().find("24.0 MiB are free") != std::string::npos);
   CHECK(status.message().find("--vram") != std::string::npos);
   CHECK(GpuMemory::create(0, 16 * MiB).ok());
   standin::take_memory(0);
@@ -90,8 +90,8 @@ TEST_CASE("gpu memory: where pinning is refused a ring takes its place, with one
     REQUIRE(staging.ok());
     CHECK(!staging->memory->registered());
     CHECK(staging->memory->capacity() == 4 * MiB);
-    CHECK(staging->warning.find("refuses to pin 16 MiB") != std::string::npos);
-    CHECK(staging->warning.find("4 MiB") != std::string::npos);
+    CHECK(staging->warning.find("refuses to pin 16.0 MiB") != std::string::npos);
+    CHECK(staging->warning.find("4.0 MiB") != std::string::npos);
     CHECK(staging->warning.find('\n') == std::string::npos);
   }
   CHECK(gpu::pin_or_ring(0, *host, 32 * MiB).status().code() == Code::over_budget);

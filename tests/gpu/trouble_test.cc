@@ -145,7 +145,7 @@ TEST_CASE("gpu trouble: a copy or a kernel that is refused is named") {
   GpuRig rig(quick());
   standin::fail(standin::Call::memcpy_async, 1, cudaErrorInvalidValue);
   rig.up->copy(rig.device->base(), rig.pinned->base(), 4096);
-  CHECK(rig.up->signal().wait().message().find("a copy of 4 KiB") != std::string::npos);
+  CHECK(rig.up->signal().wait().message().find("a copy of 4.0 KiB") != std::string::npos);
   standin::fail(standin::Call::launch, 1, cudaErrorInvalidConfiguration);
   rig.turn(0, 1);
   CHECK(rig.compute->signal().wait().message().find("copy_rows") != std::string::npos);
