@@ -18,6 +18,7 @@ constexpr Bug bugs[] = {
     {"overrun_static_shared", overrun_static_shared},
     {"overrun_dynamic_shared", overrun_dynamic_shared},
     {"overrun_global", overrun_global},
+    {"overrun_arena", overrun_arena},
     {"overrun_stack", overrun_stack},
     {"divergent_barrier", divergent_barrier},
     {"exited_lane", exited_lane},

@@ -1,4 +1,6 @@
-#include <cmath>
+#include <sluice_standin/control.h>
+
+#include <vector>
 
 #include "gpu/kernels/intrinsics.h"
 #include "gpu/launch.h"
@@ -90,6 +92,17 @@ bool ones(uint32_t shared_bytes, void (*kernel)(float*, P...), A... arguments) {
 bool overrun_static_shared(bool wrong) { return ones(0, beyond_static, wrong ? 1u : 0u); }
 bool overrun_dynamic_shared(bool wrong) { return ones(threads * 4, beyond_dynamic, wrong ? 1u : 0u); }
 bool overrun_global(bool wrong) { return ones(0, beyond_global, wrong ? 1u : 0u); }
+// Inside the allocation, but not in what the arena has given out.
+bool overrun_arena(bool wrong) {
+  const CudaStream stream;
+  const DeviceArray<float> arena(4 * threads);
+  standin::forbid(arena.data() + 2 * threads, 2 * threads * 4);
+  const bool launched =
+      launch(stream, {"planted"}, {.block_x = threads}, beyond_global, arena.data() + threads, wrong ? 1u : 0u).ok();
+  const bool done = cudaStreamSynchronize(stream) == cudaSuccess;
+  standin::allow(arena.data() + 2 * threads, 2 * threads * 4);
+  return launched && done;
+}
 bool overrun_stack(bool wrong) { return ones(0, beyond_stack, wrong ? 4u : 0u); }
 bool misaligned_access(bool wrong) { return ones(0, misaligned, wrong ? 1u : 0u); }
 bool unwritten_shared(bool wrong) { return ones(0, wrong ? forgets_to_write<true> : forgets_to_write<false>); }

@@ -19,6 +19,7 @@ bool counter_without_event(bool wrong);
 bool overrun_static_shared(bool wrong);
 bool overrun_dynamic_shared(bool wrong);
 bool overrun_global(bool wrong);
+bool overrun_arena(bool wrong);
 bool overrun_stack(bool wrong);
 bool divergent_barrier(bool wrong);
 bool exited_lane(bool wrong);
