@@ -37,7 +37,7 @@ OUTSIDE = [
 
 OURS = ["core", "storage", "cpu", "gpu", "offload/tier", "offload/plan", "engine"]
 ANY = {"std", "os", "isa", "fmt", "liburing", "hwloc", "tbb", "onednn", "nlohmann", "pcre2", "xxhash", "cli11",
-       "doctest", "benchmark"}
+       "doctest", "benchmark", "cuda", "standin"}
 
 # folder: (our folders, what comes from outside).
 RULES = {
@@ -162,6 +162,7 @@ FORBIDDEN = [
     ("cpu/a.cc", "#include <boost/asio.hpp>"),
     ("cpu/a.cc", "#include <cuda.h>"),
     ("engine/a.cc", "#include <sluice_standin/control.h>"),
+    ("apps/a.cc", "#include <sluice_standin/control.h>"),
 ]
 
 
