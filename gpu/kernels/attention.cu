@@ -12,6 +12,7 @@
 // rows, mostly from the L2. Flops: 4 * head_dim a cell and row, in f32 by fma; whole is bound by these and by the
 // reading of shared memory.
 #include <algorithm>
+#include <cmath>
 
 #include "gpu/kernels/attention_tile.h"
 #include "gpu/kernels/dispatch.h"
@@ -258,7 +259,8 @@ Status split(cudaStream_t stream, AttentionCall call, const KernelContext& conte
   auto* scratch = reinterpret_cast<float*>(context.scratch);
   const uint64_t token_bytes = uint64_t{call.n_tokens} * state_bytes(call);
   const uint64_t room = context.scratch_bytes / token_bytes - 1;
-  const uint32_t pages = most_pages(call), capacity = static_cast<uint32_t>(std::min<uint64_t>(room, UINT32_MAX));
+  const auto capacity = static_cast<uint32_t>(std::min<uint64_t>(room, 1u << 30));
+  const uint32_t pages = most_pages(call);
   const bool start = call.start, finish = call.finish;
   if (call.state == nullptr && capacity < pages) call.state = scratch;
   uint32_t first = 0;

@@ -18,7 +18,8 @@ SLUICE_DEVICE void find_visible(const AttentionCall& call, const KvSpan& span, Q
   row.end = static_cast<uint32_t>(end > begin ? end : begin);
 }
 
-// Query rows of a kv head are numbered token * group + head within the group; a block has tile_rows<R> of them.
+// Query rows of a kv head are numbered token * group + head within the group; a block's tile
+// has R of them.
 SLUICE_DEVICE uint32_t group_of(const AttentionCall& call) { return call.n_heads / call.n_kv_heads; }
 SLUICE_DEVICE uint32_t kv_head_of_block(const AttentionCall& call) { return block_x() % call.n_kv_heads; }
 
