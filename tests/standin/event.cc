@@ -63,7 +63,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return api(Call::event_record, [&](Runtime& state) {
-    if (!standin::alive(state, event) || !alive(state, stream)) return cudaErrorInvalidResourceHandle;
+    if (!alive(state, event) || !alive(state, stream)) return cudaErrorInvalidResourceHandle;
     event->captured_in = stream->capture;
     if (stream->capture) return cudaSuccess;
     event->last = Ref<Record>(new Record);
@@ -73,7 +73,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
   return api(Call::stream_wait_event, [&](Runtime& state) {
-    if (!standin::alive(state, event) || !alive(state, stream)) return cudaErrorInvalidResourceHandle;
+    if (!alive(state, event) || !alive(state, stream)) return cudaErrorInvalidResourceHandle;
     if (event->captured_in.get() != stream->capture.get()) {  // forks and joins of a capture are not emulated
       stream->capture_broken = static_cast<bool>(stream->capture);
       return stream->capture ? cudaErrorStreamCaptureIsolation : cudaErrorStreamCaptureUnsupported;
@@ -85,7 +85,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return api(Call::event_query, [&](Runtime& state) {
-    if (!standin::alive(state, event)) return cudaErrorInvalidResourceHandle;
+    if (!alive(state, event)) return cudaErrorInvalidResourceHandle;
     if (event->captured_in) return cudaErrorCapturedEvent;
     if (!event->last) return cudaSuccess;
     if (!event->last->done) return cudaErrorNotReady;
@@ -96,7 +96,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return api(Call::event_synchronize, [&](Runtime& state) {
-    if (!standin::alive(state, event)) return cudaErrorInvalidResourceHandle;
+    if (!alive(state, event)) return cudaErrorInvalidResourceHandle;
     if (event->captured_in) return cudaErrorCapturedEvent;
     const Ref<Record> record = event->last;
     if (!record) return cudaSuccess;
@@ -109,7 +109,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   return api(Call::event_elapsed_time, [&](Runtime& state) {
     for (const cudaEvent_t event : {start, end}) {
-      if (!standin::alive(state, event) || !event->timed || !event->last) return cudaErrorInvalidResourceHandle;
+      if (!alive(state, event) || !event->timed || !event->last) return cudaErrorInvalidResourceHandle;
       if (!event->last->done) return cudaErrorNotReady;
     }
     const auto ns = static_cast<int64_t>(end->last->time_ns - start->last->time_ns);

@@ -86,7 +86,7 @@ Stacks::Stacks(size_t n) : n_(n) {
 Stacks::~Stacks() {
   if (memory_ == nullptr) return;
   const size_t bytes = n_ * (guard_bytes + stack_bytes);
-  forget_stack(memory_, bytes);
+  unpoison(memory_, bytes);
   munmap(memory_, bytes);
 }
 
@@ -111,7 +111,7 @@ void begin_fiber(void* memory) {
 }  // namespace
 
 void make_context(Context& context, std::byte* stack_bottom, void (*entry)(void*), void* argument) {
-  forget_stack(stack_bottom, Stacks::stack_bytes);
+  unpoison(stack_bottom, Stacks::stack_bytes);
   std::byte* top = stack_bottom + Stacks::stack_bytes;
   auto* start = reinterpret_cast<Start*>(top - 64);
   *start = {entry, argument, &context};

@@ -43,17 +43,25 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = nullptr;
-  return give_back(Call::end_capture, [&](Runtime& state) {
+  CUgraph_st* fresh = nullptr;
+  const cudaError_t result = give_back(Call::end_capture, [&](Runtime& state) {
     if (!alive(state, stream)) return cudaErrorInvalidResourceHandle;
     if (!stream->capture) return cudaErrorIllegalState;
     const Ref<Operations> captured = std::exchange(stream->capture, {});
     if (stream->capture_mode == cudaStreamCaptureModeGlobal) --state.global_captures;
     if (std::exchange(stream->capture_broken, false)) return cudaErrorStreamCaptureInvalidated;
-    if (state.failed != cudaSuccess) return state.failed;
-    *graph = new CUgraph_st{captured};
-    state.graphs.insert(*graph);
+    fresh = new CUgraph_st{captured};
     return cudaSuccess;
   });
+  Quiet quiet;
+  Guard guard(runtime().lock);
+  if (result != cudaSuccess) {
+    delete fresh;
+    return result;
+  }
+  runtime().graphs.insert(fresh);
+  *graph = fresh;
+  return cudaSuccess;
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {

@@ -291,18 +291,15 @@ std::string Grid::place() const {
 // Nothing is ready, and not all have ended: who waits where.
 std::string Grid::missing() {
   std::string text = place();
+  const Fiber *const begin = fibers_.get(), *const end = begin + threads_;
   uint32_t told = 0;
-  for (uint32_t i = 0; i < threads_ && told < 4; ++i) {
-    const Fiber& fiber = fibers_[i];
-    const bool seen = std::any_of(&fibers_[0], &fiber, [&](const Fiber& other) {
-      return other.state == State::waiting && other.meeting == fiber.meeting && same(other.site, fiber.site);
-    });
-    if (fiber.state != State::waiting || seen) continue;
-    const auto n = std::count_if(&fibers_[i], &fibers_[0] + threads_, [&](const Fiber& other) {
-      return other.state == State::waiting && other.meeting == fiber.meeting && same(other.site, fiber.site);
-    });
-    text += (told++ == 0 ? ": " : ", ") + at(fiber.site) + ": " + std::to_string(n) + " threads wait at " +
-            name_of(fiber.meeting);
+  for (const Fiber* fiber = begin; fiber != end && told < 4; ++fiber) {
+    const auto waits_there = [&](const Fiber& other) {
+      return other.state == State::waiting && other.meeting == fiber->meeting && same(other.site, fiber->site);
+    };
+    if (fiber->state != State::waiting || std::any_of(begin, fiber, waits_there)) continue;
+    text += (told++ == 0 ? ": " : ", ") + at(fiber->site) + ": " +
+            std::to_string(std::count_if(fiber, end, waits_there)) + " threads wait at " + name_of(fiber->meeting);
   }
   return text + " for others that do not come; " + std::to_string(ended_) + " of " + std::to_string(threads_) +
          " have left the kernel";

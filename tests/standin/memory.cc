@@ -49,6 +49,10 @@ cudaError_t free_memory(Runtime& state, void* memory, MemoryKind kind, uint64_t&
 }
 
 }  // namespace
+
+void forbid(const void* memory, uint64_t bytes) { poison(memory, bytes); }
+void allow(const void* memory, uint64_t bytes) { unpoison(memory, bytes); }
+
 }  // namespace standin
 
 using namespace standin;

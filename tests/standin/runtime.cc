@@ -47,7 +47,7 @@ cudaError_t Runtime::enter(Call call) {
   if (options.devices == 0) return cudaErrorNoDevice;
   if (failed != cudaSuccess) {
     while (running > 0) progress.wait(lock);
-    acquire(&after_failure);
+    acquire(&all_work);
     return failed;
   }
   if (injected != cudaSuccess) return injected;
@@ -96,6 +96,7 @@ void reset(const Options& options) {
   state.abandoning = true;
   while (state.stream_threads > 0) state.progress.wait(state.lock);
   state.abandoning = false;
+  acquire(&state.all_work);
   state.options = options;
   for (Fault& fault : state.faults) fault = {};
   state.failed = cudaSuccess;

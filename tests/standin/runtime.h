@@ -41,7 +41,7 @@ class Runtime {
   Options options;
   Fault faults[n_calls];
   cudaError_t failed = cudaSuccess;  // the device: every call fails with this
-  Clock after_failure;               // what ran when the device failed comes before this
+  Clock all_work;                    // after each operation; taken up only once the device has failed
   uint32_t running = 0;              // operations under way
   bool abandoning = false;           // reset() waits for streams to end
   std::map<uintptr_t, Memory> memory;

@@ -14,6 +14,7 @@ extern "C" {
 [[gnu::weak]] void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 [[gnu::weak]] uint64_t __tsan_atomic64_load(const volatile uint64_t* from, int order);
 [[gnu::weak]] void __tsan_atomic64_store(volatile uint64_t* to, uint64_t value, int order);
+[[gnu::weak]] void __asan_poison_memory_region(const volatile void* address, size_t bytes);
 [[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* address, size_t bytes);
 [[gnu::weak]] void __asan_init();
 [[gnu::weak]] void __sanitizer_start_switch_fiber(void** fake_stack, const void* bottom, size_t bytes);
@@ -74,8 +75,11 @@ void* create_tsan_fiber() { return under_tsan() ? __tsan_create_fiber(0) : nullp
 void destroy_tsan_fiber(void* fiber) {
   if (fiber != nullptr) __tsan_destroy_fiber(fiber);
 }
-void forget_stack(const void* bottom, size_t bytes) {
-  if (under_asan()) __asan_unpoison_memory_region(bottom, bytes);
+void poison(const void* memory, size_t bytes) {
+  if (under_asan()) __asan_poison_memory_region(memory, bytes);
+}
+void unpoison(const void* memory, size_t bytes) {
+  if (under_asan()) __asan_unpoison_memory_region(memory, bytes);
 }
 
 }  // namespace standin

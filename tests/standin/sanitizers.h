@@ -49,7 +49,9 @@ void after_switch(SwitchSide& self, SwitchSide& previous);
 void* this_tsan_fiber();
 void* create_tsan_fiber();
 void destroy_tsan_fiber(void* fiber);
-// A stack whose frames were abandoned is as new.
-void forget_stack(const void* bottom, size_t bytes);
+// Whether AddressSanitizer lets this memory be accessed. A stack whose frames were abandoned is unpoisoned before it
+// is used again.
+void poison(const void* memory, size_t bytes);
+void unpoison(const void* memory, size_t bytes);
 
 }  // namespace standin

@@ -92,9 +92,9 @@ void execute(CUstream_st& stream, Operation& operation) {
   }
   if (works) {
     const cudaError_t result = operation.run(stream);
+    release(&state.all_work);
     Guard guard(state.lock);
     if (result != cudaSuccess) state.fail_device(result);
-    if (state.failed != cudaSuccess) release(&state.after_failure);
     --state.running;
     state.progress.notify_all();
   }

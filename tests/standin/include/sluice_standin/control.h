@@ -81,6 +81,11 @@ void lose_device();
 // Another process takes device memory (and gives it back, with 0).
 void take_memory(uint64_t bytes);
 
+// From now on an access to this part of an allocation is an error in a build with AddressSanitizer, or is none any
+// more: for what an arena has not given out.
+void forbid(const void* memory, uint64_t bytes);
+void allow(const void* memory, uint64_t bytes);
+
 // What is held now. Of a lost device too, until it is given back.
 struct Live {
   uint64_t device_bytes, registered_bytes, host_bytes;
