@@ -4,7 +4,8 @@
 // Two ways of the same sums, so that they give the same bits:
 //   split-KV, for decoding and draft trees: a block has a page, or some, of a tile of 4 rows and writes each page's
 //     (m, l, O) to scratch memory; attention_merge_kernel adds the pages up in their order.
-//   whole, for prompts: a block has a tile of 8 rows and goes through their pages in order, O in shared memory.
+//   whole, for prompts that attention_prompt.cu does not serve (f32 pages, odd heads): a block has a tile of 8 rows
+//     and goes through their pages in order, O in shared memory.
 // Parts of a sequence, cut between pages by spans or by the size of the scratch memory, carry (m, l, O) in `state`.
 //
 // Bytes: split-KV reads each page once for 4 rows (the heads that share a kv head, and tokens of a draft), and
@@ -12,7 +13,9 @@
 // rows, mostly from the L2. Flops: 4 * head_dim a cell and row, in f32 by fma; whole is bound by these and by the
 // reading of shared memory.
 #include <algorithm>
+#include <cmath>
 
+#include "gpu/kernels/attention_prompt.h"
 #include "gpu/kernels/attention_tile.h"
 #include "gpu/kernels/dispatch.h"
 #include "gpu/kernels/kernels.h"
@@ -75,7 +78,10 @@ SLUICE_KERNEL void attention_split_kernel(AttentionCall call, HeadShape shape, P
   SLUICE_SHARED(QueryRow, rows, [split_rows]);
   SLUICE_SHARED(PageSums, page_sums, [split_rows]);
   const TileMemory<split_rows> memory = tile_memory<split_rows>(shared, shape, call.page_tokens);
-  load_tile(call, shape, memory, rows);
+  load_rows<split_rows>(call, rows);
+  block_barrier();
+  load_queries<split_rows>(call, shape, rows, memory.q);
+  block_barrier();
   const uint32_t n = n_tile_rows<split_rows>(call);
   for (uint32_t first = 0; first < n;) {
     const Run run = next_run(call, rows, first, n);
@@ -122,10 +128,6 @@ struct Running {
   Factors factors[whole_rows];  // of the page that is being added
 };
 
-SLUICE_DEVICE float* state_of(const AttentionCall& call, const QueryRow& row) {
-  return call.state + (uint64_t{row.token} * call.n_heads + row.head) * state_size(call);
-}
-
 SLUICE_DEVICE void begin_rows(const AttentionCall& call, const HeadShape& shape, const QueryRow* rows, uint32_t n,
                               const TileMemory<whole_rows>& memory, Running& running) {
   for (uint32_t i = thread_x(); i < n * shape.padded; i += attention_threads) {
@@ -144,9 +146,8 @@ SLUICE_DEVICE void end_rows(const AttentionCall& call, const HeadShape& shape, c
   for (uint32_t i = thread_x(); i < n * shape.padded; i += attention_threads) {
     const uint32_t r = i / shape.padded, d = i % shape.padded;
     if (d >= call.head_dim) continue;
-    const uint64_t row = uint64_t{rows[r].token} * call.n_heads + rows[r].head;
     if (call.state != nullptr) state_of(call, rows[r])[2 + d] = memory.o[i];
-    if (call.finish) call.out[row * call.head_dim + d] = finished(memory.o[i], running.sums[r].l);
+    if (call.finish) call.out[index_of(call, rows[r]) * call.head_dim + d] = finished(memory.o[i], running.sums[r].l);
   }
   if (call.state == nullptr || thread_x() >= n) return;
   float* state = state_of(call, rows[thread_x()]);
@@ -181,7 +182,10 @@ SLUICE_KERNEL void attention_whole_kernel(AttentionCall call, HeadShape shape) {
   SLUICE_SHARED(PageSums, page_sums, [whole_rows]);
   SLUICE_SHARED(Running, running, [1]);
   const TileMemory<whole_rows> memory = tile_memory<whole_rows>(shared, shape, call.page_tokens);
-  load_tile(call, shape, memory, rows);
+  load_rows<whole_rows>(call, rows);
+  block_barrier();
+  load_queries<whole_rows>(call, shape, rows, memory.q);
+  block_barrier();
   const uint32_t n = n_tile_rows<whole_rows>(call);
   begin_rows(call, shape, rows, n, memory, running[0]);
   block_barrier();
@@ -258,7 +262,8 @@ Status split(cudaStream_t stream, AttentionCall call, const KernelContext& conte
   auto* scratch = reinterpret_cast<float*>(context.scratch);
   const uint64_t token_bytes = uint64_t{call.n_tokens} * state_bytes(call);
   const uint64_t room = context.scratch_bytes / token_bytes - 1;
-  const uint32_t pages = most_pages(call), capacity = static_cast<uint32_t>(std::min<uint64_t>(room, UINT32_MAX));
+  const auto capacity = static_cast<uint32_t>(std::min<uint64_t>(room, 1u << 30));
+  const uint32_t pages = most_pages(call);
   const bool start = call.start, finish = call.finish;
   if (call.state == nullptr && capacity < pages) call.state = scratch;
   uint32_t first = 0;
@@ -300,6 +305,7 @@ Status check(const AttentionCall& call) {
 Status run(cudaStream_t stream, const AttentionCall& call, const KernelContext& context) {
   if (call.n_tokens == 0 || call.n_heads == 0) return {};
   SLUICE_RETURN_IF_ERROR(check(call));
+  if (call.n_tokens > decode_tokens && attention_prompt_serves(call)) return attention_prompt(stream, call);
   if (call.n_tokens > decode_tokens && !call.tree) return whole(stream, call);
   const uint64_t rows = context.scratch_bytes / state_bytes(call);
   if (rows < 2)

@@ -18,9 +18,21 @@ SLUICE_DEVICE void find_visible(const AttentionCall& call, const KvSpan& span, Q
   row.end = static_cast<uint32_t>(end > begin ? end : begin);
 }
 
-// Query rows of a kv head are numbered token * group + head within the group; a block has tile_rows<R> of them.
+// Query rows of a kv head are numbered token * group + head within the group; a block's tile
+// has R of them.
 SLUICE_DEVICE uint32_t group_of(const AttentionCall& call) { return call.n_heads / call.n_kv_heads; }
 SLUICE_DEVICE uint32_t kv_head_of_block(const AttentionCall& call) { return block_x() % call.n_kv_heads; }
+
+SLUICE_DEVICE uint64_t index_of(const AttentionCall& call, const QueryRow& row) {
+  return uint64_t{row.token} * call.n_heads + row.head;
+}
+SLUICE_DEVICE const float* query_of(const AttentionCall& call, const QueryRow& row) {
+  return call.q + index_of(call, row) * call.head_dim;
+}
+// m, l, O
+SLUICE_DEVICE float* state_of(const AttentionCall& call, const QueryRow& row) {
+  return call.state + index_of(call, row) * (uint64_t{call.head_dim} + 2);
+}
 
 template <uint32_t R>
 SLUICE_DEVICE uint32_t n_tile_rows(const AttentionCall& call) {
@@ -28,25 +40,24 @@ SLUICE_DEVICE uint32_t n_tile_rows(const AttentionCall& call) {
   return rest < R ? rest : R;
 }
 
-// Rows of the block's tile into shared memory, and their queries, with zeros where there is none. Ends with a
-// barrier.
+// The block's rows into shared memory, by its first R threads. A barrier must follow.
 template <uint32_t R>
-SLUICE_DEVICE void load_tile(const AttentionCall& call, const HeadShape& shape, const TileMemory<R>& memory,
-                             QueryRow* rows) {
-  const uint32_t group = group_of(call), first = block_x() / call.n_kv_heads * R, n = n_tile_rows<R>(call);
-  if (thread_x() < n) {
-    const uint32_t i = first + thread_x();
-    QueryRow row{call.tokens[i / group], i / group, kv_head_of_block(call) * group + i % group, 0, 0};
-    find_visible(call, call.spans[row.slot.seq], row);
-    rows[thread_x()] = row;
-  }
+SLUICE_DEVICE void load_rows(const AttentionCall& call, QueryRow* rows) {
+  if (thread_x() >= n_tile_rows<R>(call)) return;
+  const uint32_t group = group_of(call), i = block_x() / call.n_kv_heads * R + thread_x();
+  QueryRow row{call.tokens[i / group], i / group, kv_head_of_block(call) * group + i % group, 0, 0};
+  find_visible(call, call.spans[row.slot.seq], row);
+  rows[thread_x()] = row;
+}
+
+// Their queries, with zeros where there is none.
+template <uint32_t R>
+SLUICE_DEVICE void load_queries(const AttentionCall& call, const HeadShape& shape, const QueryRow* rows, float* q) {
+  const uint32_t n = n_tile_rows<R>(call);
   for (uint32_t i = thread_x(); i < R * shape.padded; i += attention_threads) {
     const uint32_t r = i / shape.padded, d = i % shape.padded;
-    const uint32_t token = (first + r) / group, head = kv_head_of_block(call) * group + (first + r) % group;
-    const bool inside = r < n && d < call.head_dim;
-    memory.q[i] = inside ? call.q[(uint64_t{token} * call.n_heads + head) * call.head_dim + d] : 0.0f;
+    q[i] = r < n && d < call.head_dim ? query_of(call, rows[r])[d] : 0.0f;
   }
-  block_barrier();
 }
 
 // The run that begins with row `first` of n.

@@ -43,14 +43,16 @@ SLUICE_DEVICE float scaled(const Unit& unit, uint32_t i, const Q8Scale& x, int32
 // acc + the unit's part of the row's product with one token.
 template <class F>
 SLUICE_DEVICE float add_unit(const Unit& unit, const Activations& x, float acc) {
-  const auto* values = x.values;
-  const Vec8 a = *reinterpret_cast<const Vec8*>(values + 4 * uint64_t{unit.x_word[0]});
-  const Vec8 b = *reinterpret_cast<const Vec8*>(values + 4 * uint64_t{unit.x_word[1]});
-  int32_t dot = dot_8(unit.q, a, magic_bits);
-  if constexpr (F::one_scale) return scaled<F>(unit, 0, x.scales[unit.x_word[0] / 8], dot_8(unit.q + 2, b, dot), acc);
-  acc = scaled<F>(unit, 0, x.scales[unit.x_word[0] / 8], dot, acc);
-  dot = dot_8(unit.q + 2, b, magic_bits);
-  return scaled<F>(unit, 1, x.scales[unit.x_word[1] / 8], dot, acc);
+  const Vec8 a = *reinterpret_cast<const Vec8*>(x.values + 4 * uint64_t{unit.x_word[0]});
+  const Vec8 b = *reinterpret_cast<const Vec8*>(x.values + 4 * uint64_t{unit.x_word[1]});
+  const int32_t dot = dot_8(unit.q, a, magic_bits);
+  const Q8Scale& scale = x.scales[unit.x_word[0] / 8];
+  if constexpr (F::one_scale) {
+    return scaled<F>(unit, 0, scale, dot_8(unit.q + 2, b, dot), acc);
+  } else {
+    acc = scaled<F>(unit, 0, scale, dot, acc);
+    return scaled<F>(unit, 1, x.scales[unit.x_word[1] / 8], dot_8(unit.q + 2, b, magic_bits), acc);
+  }
 }
 
 template <class F, uint32_t N, uint32_t R>
