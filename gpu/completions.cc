@@ -2,6 +2,7 @@
 
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <system_error>
 #include <utility>
@@ -14,6 +15,7 @@ namespace sluice::gpu {
 namespace {
 
 constexpr std::chrono::microseconds nap{10};
+constexpr uint64_t bare_check_ns = 50'000;
 
 // How far a ring index lies ahead of another.
 int32_t ahead(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b); }
@@ -274,7 +276,10 @@ Track::Progress Completions::look() {
 void Completions::check(Track& track) {
   const uint64_t now = now_ns();
   if (track.moved_ns_ == 0) track.moved_ns_ = now;
-  if (now - track.moved_ns_ < options_.check_ns || track.awaited() == nullptr) return;
+  const Track::Entry* awaited = track.awaited();
+  if (awaited == nullptr) return;
+  const bool bare = awaited->kind == Track::Kind::bare_signal;
+  if (now - track.moved_ns_ < (bare ? std::min(bare_check_ns, options_.check_ns) : options_.check_ns)) return;
   track.moved_ns_ = now;
   const cudaError_t state = cudaStreamQuery(track.stream_);
   if (state == cudaErrorNotReady) return;

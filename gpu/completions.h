@@ -48,7 +48,7 @@ class Track {
 
   enum class Kind : uint8_t {
     host_wait,    // `event`, then let the stream on by raising `released` to `value`
-    device_wait,  // `event` of another stream, which this one waits for by itself
+    device_wait,  // `event`, which the stream waits for by itself, or no longer
     failure,      // `status`, of a call that was refused
     signal,       // the Timeline's `value`
     bare_signal,  // likewise, but nothing in the stream tells when: once it is through with all its work
@@ -131,7 +131,7 @@ class Completions {
     int device = 0;
     bool stream_memory_operations = true;  // false: do without them even where the device has them
     uint64_t spin_ns = 50'000;             // after the last move, before it naps
-    uint64_t check_ns = 2'000'000;         // without a move, before CUDA is asked
+    uint64_t check_ns = 2'000'000;         // without a move, before CUDA is asked (sooner in a failed stream)
     Trace* trace = nullptr;                // outlives the streams
   };
   // CUDA spreads streams over 8 channels (CUDA_DEVICE_MAX_CONNECTIONS); streams that shared one would wait for

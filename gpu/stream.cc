@@ -37,12 +37,20 @@ void Stream::done(const Status& status) {
 
 void Stream::wait(const Event& event) {
   if (event.done()) return done(event.status());
-  if (event.timeline() == &track_->timeline() || !enter()) return;
+  if (event.timeline() == &track_->timeline()) return;
+  if (!enter()) return wait_aside(event);
   const Track* other = completions_.find(event.timeline());
   if (other != nullptr && other->has_event_of(event.value()))
     wait_on_device(*other, event);
   else
     wait_on_host(event);
+}
+
+// In a failed stream: its signals still come after the Event, for the sake of those who wait for them. The
+// stream itself no longer knows of it, so from here on its signals are left to the completions thread.
+void Stream::wait_aside(const Event& event) {
+  failed_ = true;
+  track_->push({Track::Kind::device_wait, event, 0, {}});
 }
 
 void Stream::wait_on_device(const Track& other, const Event& event) {
@@ -75,12 +83,13 @@ bool Stream::enqueue_signal(uint64_t value) {
   return completions_.stream_memory_operations() ? written.ok() : recorded.ok();
 }
 
-// Of a failed stream too: the Event comes when what was enqueued before is through.
+// Of a failed stream too: the Event comes when all that was enqueued and waited for before is through. Since calls
+// were refused or left out, the stream alone cannot tell when that is; nor may others wait for it by CUDA events.
 Event Stream::signal() {
   const uint64_t value = track_->last_value() + 1;
   if (!completions_.stream_memory_operations() && value > Track::n_events)
     track_->timeline().wait(value - Track::n_events);  // its CUDA event is used again
-  const bool told = !completions_.is_lost() && enqueue_signal(value);
+  const bool told = !failed_ && !completions_.is_lost() && enqueue_signal(value);
   track_->set_last_value(value);
   track_->push({told ? Track::Kind::signal : Track::Kind::bare_signal, {}, value, {}, bytes_, flops_, worked_});
   worked_ = false;

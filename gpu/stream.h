@@ -9,6 +9,7 @@
 // A failed e fails the stream. If that shows only later, what stands in the stream behind the wait still
 // runs, on whatever is in memory, and its results are those of a failed step; the Events behind it come when
 // the stream has got there, so that memory is never given away under running work, and say what failed.
+// A failed stream still keeps the order: its Events come after those that it was told to wait for.
 //
 // Without stream memory operations the last kind of wait makes the caller sleep until e is done: the only
 // wait here that does not return at once. Hybrid plans are slower there, nothing else differs.
@@ -51,6 +52,7 @@ class Stream {
  private:
   Stream(Completions& completions, Track* track) : completions_(completions), track_(track) {}
   bool enter();
+  void wait_aside(const Event& event);
   void wait_on_device(const Track& other, const Event& event);
   void wait_on_host(const Event& event);
   bool enqueue_signal(uint64_t value);
