@@ -15,7 +15,7 @@
 #include <tuple>
 #include <type_traits>
 
-#include "core/error.h"
+#include "sluice/status.h"
 
 namespace sluice::gpu {
 
@@ -43,6 +43,9 @@ inline LaunchTotals& launch_totals() {
 // CUDA launches more than this only where the kernel was allowed to.
 inline constexpr uint32_t plain_shared_bytes = 48 * 1024;
 
+// The error of a launch that CUDA refused. Not inline: nvcc does not pass fmt's headers.
+Status launch_refused(const LaunchInfo& info, const LaunchShape& shape, cudaError_t why);
+
 // A launch with its arguments packed into a tuple of the kernel's own parameter types.
 template <class... P>
 cudaError_t launch_packed(cudaStream_t stream, const char* name, const LaunchShape& shape, void (*kernel)(P...),
@@ -56,11 +59,7 @@ Status launch(cudaStream_t stream, const LaunchInfo& info, const LaunchShape& sh
   if (shape.grid_x == 0 || shape.grid_y == 0 || shape.grid_z == 0) return {};  // nothing to do
   std::tuple<P...> packed(static_cast<P>(arguments)...);
   const cudaError_t result = launch_packed(stream, info.name, shape, kernel, packed);
-  if (result != cudaSuccess) {
-    return error(Code::unavailable, "kernel {}: launch of {}x{}x{} blocks of {}x{} threads, {} bytes shared: {}",
-                 info.name, shape.grid_x, shape.grid_y, shape.grid_z, shape.block_x, shape.block_y,
-                 shape.shared_bytes, cudaGetErrorString(result));
-  }
+  if (result != cudaSuccess) return launch_refused(info, shape, result);
   LaunchTotals& totals = launch_totals();
   totals.launches += 1;
   totals.bytes += info.bytes;
