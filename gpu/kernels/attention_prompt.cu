@@ -120,8 +120,7 @@ using Scores = float[4][4];  // fragments of 16 rows x 8 cells
 
 template <uint32_t K16>
 SLUICE_DEVICE void score_tile(const KvTile<K16>& tile, const LaneRows& rows, uint32_t head_dim, Scores& scores) {
-  SLUICE_UNROLL
-  for (uint32_t k = 0; k < K16; ++k) {
+  for (uint32_t k = 0; 16 * k < head_dim; ++k) {
     uint32_t q_high[4], q_low[4];
     query_fragment(rows, k, head_dim, q_high, q_low);
     SLUICE_UNROLL

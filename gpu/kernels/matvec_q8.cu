@@ -76,7 +76,7 @@ SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t r
 
 template <class F, uint32_t N>
 Status start(cudaStream_t stream, const MatmulCall& call) {
-  constexpr uint32_t rows = N < 8 ? 2 : 4;
+  constexpr uint32_t rows = N < 16 ? 2 : 4;
   const LaunchShape shape{.grid_x = blocks_for(call.rows, matvec_warps * rows), .block_x = 32 * matvec_warps};
   return launch(stream, launch_info("matvec_q8", call), shape, matvec_q8_kernel<F, N, rows>, call, q8_layout(call.cols),
                 row_bytes(call.dtype, call.cols));
