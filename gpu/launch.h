@@ -12,6 +12,8 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <initializer_list>
+#include <string>
 #include <tuple>
 #include <type_traits>
 
@@ -43,8 +45,18 @@ inline LaunchTotals& launch_totals() {
 // CUDA launches more than this only where the kernel was allowed to.
 inline constexpr uint32_t plain_shared_bytes = 48 * 1024;
 
-// The error of a launch that CUDA refused. Not inline: nvcc does not pass fmt's headers.
-Status launch_refused(const LaunchInfo& info, const LaunchShape& shape, cudaError_t why);
+// The error of a launch that CUDA refused. Without fmt, whose headers nvcc does not pass.
+inline Status launch_refused(const LaunchInfo& info, const LaunchShape& shape, cudaError_t why) {
+  const auto by = [](std::initializer_list<uint32_t> sizes) {
+    std::string text;
+    for (const uint32_t size : sizes) text += (text.empty() ? "" : "x") + std::to_string(size);
+    return text;
+  };
+  return Status(Code::unavailable, std::string("kernel ") + info.name + ": launch of " +
+                                       by({shape.grid_x, shape.grid_y, shape.grid_z}) + " blocks of " +
+                                       by({shape.block_x, shape.block_y}) + " threads, " + by({shape.shared_bytes}) +
+                                       " bytes shared: " + cudaGetErrorString(why));
+}
 
 // A launch with its arguments packed into a tuple of the kernel's own parameter types.
 template <class... P>
