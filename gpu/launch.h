@@ -12,10 +12,12 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <initializer_list>
+#include <string>
 #include <tuple>
 #include <type_traits>
 
-#include "core/error.h"
+#include "sluice/status.h"
 
 namespace sluice::gpu {
 
@@ -43,6 +45,19 @@ inline LaunchTotals& launch_totals() {
 // CUDA launches more than this only where the kernel was allowed to.
 inline constexpr uint32_t plain_shared_bytes = 48 * 1024;
 
+// The error of a launch that CUDA refused. Without fmt, whose headers nvcc does not pass.
+inline Status launch_refused(const LaunchInfo& info, const LaunchShape& shape, cudaError_t why) {
+  const auto by = [](std::initializer_list<uint32_t> sizes) {
+    std::string text;
+    for (const uint32_t size : sizes) text += (text.empty() ? "" : "x") + std::to_string(size);
+    return text;
+  };
+  return Status(Code::unavailable, std::string("kernel ") + info.name + ": launch of " +
+                                       by({shape.grid_x, shape.grid_y, shape.grid_z}) + " blocks of " +
+                                       by({shape.block_x, shape.block_y}) + " threads, " + by({shape.shared_bytes}) +
+                                       " bytes shared: " + cudaGetErrorString(why));
+}
+
 // A launch with its arguments packed into a tuple of the kernel's own parameter types.
 template <class... P>
 cudaError_t launch_packed(cudaStream_t stream, const char* name, const LaunchShape& shape, void (*kernel)(P...),
@@ -56,11 +71,7 @@ Status launch(cudaStream_t stream, const LaunchInfo& info, const LaunchShape& sh
   if (shape.grid_x == 0 || shape.grid_y == 0 || shape.grid_z == 0) return {};  // nothing to do
   std::tuple<P...> packed(static_cast<P>(arguments)...);
   const cudaError_t result = launch_packed(stream, info.name, shape, kernel, packed);
-  if (result != cudaSuccess) {
-    return error(Code::unavailable, "kernel {}: launch of {}x{}x{} blocks of {}x{} threads, {} bytes shared: {}",
-                 info.name, shape.grid_x, shape.grid_y, shape.grid_z, shape.block_x, shape.block_y,
-                 shape.shared_bytes, cudaGetErrorString(result));
-  }
+  if (result != cudaSuccess) return launch_refused(info, shape, result);
   LaunchTotals& totals = launch_totals();
   totals.launches += 1;
   totals.bytes += info.bytes;

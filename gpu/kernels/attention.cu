@@ -39,9 +39,9 @@ SLUICE_DEVICE float* partial_of(const AttentionCall& call, const PagePart& part,
   return part.partials + ((uint64_t{page} * call.n_tokens + token) * call.n_heads + head) * state_size(call);
 }
 
-SLUICE_DEVICE void store_partials(const AttentionCall& call, const HeadShape& shape, const PagePart& part, uint32_t page,
-                                  const QueryRow* rows, const Run& run, const TileMemory<split_rows>& memory,
-                                  const PageSums* page_sums) {
+SLUICE_DEVICE void store_partials(const AttentionCall& call, const HeadShape& shape, const PagePart& part,
+                                  uint32_t page, const QueryRow* rows, const Run& run,
+                                  const TileMemory<split_rows>& memory, const PageSums* page_sums) {
   for (uint32_t r = run.first; r < run.last; ++r) {
     float* partial = partial_of(call, part, page, rows[r].token, rows[r].head);
     if (thread_x() == 0) {

@@ -72,19 +72,20 @@ SLUICE_DEVICE float to_float(uint16_t bits) { return half_bits_to_float(bits); }
 SLUICE_DEVICE float to_float(float value) { return value; }
 
 SLUICE_DEVICE void unpack(const Vec16& v, float (&out)[8], uint16_t /*element*/) {
-  SLUICE_UNROLL for (uint32_t i = 0; i < 8; ++i)
-    out[i] = half_bits_to_float(static_cast<uint16_t>(v.words[i / 2] >> (16 * (i % 2))));
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 8; ++i) out[i] = half_bits_to_float(static_cast<uint16_t>(v.words[i / 2] >> (16 * (i % 2))));
 }
 SLUICE_DEVICE void unpack(const Vec16& v, float (&out)[4], float /*element*/) {
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) out[i] = __builtin_bit_cast(float, v.words[i]);
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) out[i] = __builtin_bit_cast(float, v.words[i]);
 }
 
 // 16 bytes of a head's values, zeros beyond them.
 template <class T, uint32_t V>
 SLUICE_DEVICE void load_chunk(const T* head, uint32_t chunk, uint32_t head_dim, float (&out)[V]) {
   if (head_dim % V == 0) return unpack(load16(head + chunk * V), out, T{});
-  SLUICE_UNROLL for (uint32_t i = 0; i < V; ++i)
-    out[i] = chunk * V + i < head_dim ? to_float(head[chunk * V + i]) : 0.0f;
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < V; ++i) out[i] = chunk * V + i < head_dim ? to_float(head[chunk * V + i]) : 0.0f;
 }
 
 SLUICE_DEVICE bool sees(const AttentionCall& call, const QueryRow& row, const KvSpan& span, uint32_t cell) {
@@ -102,26 +103,29 @@ SLUICE_DEVICE void dot_products(const T* key, const float* q, const HeadShape& s
   for (uint32_t chunk = 0; chunk < shape.chunks; ++chunk) {
     float k[V];
     load_chunk(key, chunk, head_dim, k);
-    SLUICE_UNROLL for (uint32_t r = 0; r < n; ++r)
-      SLUICE_UNROLL for (uint32_t i = 0; i < V; i += 4) {
-        float four[4];
-        unpack(load16(q + r * shape.padded + chunk * V + i), four, 0.0f);
-        even[r] = fmaf(four[2], k[i + 2], fmaf(four[0], k[i], even[r]));
-        odd[r] = fmaf(four[3], k[i + 3], fmaf(four[1], k[i + 1], odd[r]));
-      }
+    SLUICE_UNROLL
+    for (uint32_t r = 0; r < n; ++r) SLUICE_UNROLL
+    for (uint32_t i = 0; i < V; i += 4) {
+      float four[4];
+      unpack(load16(q + r * shape.padded + chunk * V + i), four, 0.0f);
+      even[r] = fmaf(four[2], k[i + 2], fmaf(four[0], k[i], even[r]));
+      odd[r] = fmaf(four[3], k[i + 3], fmaf(four[1], k[i + 1], odd[r]));
+    }
   }
-  SLUICE_UNROLL for (uint32_t r = 0; r < n; ++r) out[r] = even[r] + odd[r];
+  SLUICE_UNROLL
+  for (uint32_t r = 0; r < n; ++r) out[r] = even[r] + odd[r];
 }
 
 // Step 1. A cell that a row does not see gets -infinity; keys that none of them sees are not read.
 template <class T, uint32_t R>
-SLUICE_DEVICE void score_page(const AttentionCall& call, const HeadShape& shape, const KvSpan& span, const QueryRow* rows,
-                              const Run& run, const Page<T>& page, const TileMemory<R>& memory) {
+SLUICE_DEVICE void score_page(const AttentionCall& call, const HeadShape& shape, const KvSpan& span,
+                              const QueryRow* rows, const Run& run, const Page<T>& page, const TileMemory<R>& memory) {
   constexpr uint32_t n = R / 2, cells = attention_threads / 2;
   const uint32_t first_row = thread_x() / cells * n;
   for (uint32_t c = page.begin + thread_x() % cells; c < page.end; c += cells) {
     bool seen[n], any = false;
-    SLUICE_UNROLL for (uint32_t i = 0; i < n; ++i) {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < n; ++i) {
       const uint32_t r = first_row + i;
       seen[i] = r >= run.first && r < run.last && sees(call, rows[r], span, page.first_cell + c);
       any = any || seen[i];
@@ -130,7 +134,8 @@ SLUICE_DEVICE void score_page(const AttentionCall& call, const HeadShape& shape,
     if (any)
       dot_products(page.keys + uint64_t{c} * call.head_dim, memory.q + first_row * shape.padded, shape, call.head_dim,
                    dot);
-    SLUICE_UNROLL for (uint32_t i = 0; i < n; ++i) {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < n; ++i) {
       float score = call.scale * dot[i];
       if (call.softcap > 0) score = call.softcap * tanhf(score / call.softcap);
       memory.weights[c * R + first_row + i] = seen[i] ? score : -INFINITY;
@@ -170,16 +175,18 @@ SLUICE_DEVICE void add_page_values(const AttentionCall& call, const HeadShape& s
     if (c < page.begin || (call.tree && !sees(call, first_row, span, page.first_cell + c))) continue;
     float v[V];
     load_chunk(page.values + uint64_t{c} * call.head_dim, chunk, call.head_dim, v);
-    SLUICE_UNROLL for (uint32_t r = 0; r < R; r += 4) {
+    SLUICE_UNROLL
+    for (uint32_t r = 0; r < R; r += 4) {
       float weight[4];
       unpack(load16(memory.weights + c * R + r), weight, 0.0f);
-      SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i)
-        SLUICE_UNROLL for (uint32_t j = 0; j < V; ++j) acc[r + i][j] = fmaf(weight[i], v[j], acc[r + i][j]);
+      SLUICE_UNROLL
+      for (uint32_t i = 0; i < 4; ++i) SLUICE_UNROLL
+      for (uint32_t j = 0; j < V; ++j) acc[r + i][j] = fmaf(weight[i], v[j], acc[r + i][j]);
     }
   }
-  SLUICE_UNROLL for (uint32_t r = 0; r < R; ++r)
-    SLUICE_UNROLL for (uint32_t j = 0; j < V; ++j)
-      memory.sums[(group * R + r) * shape.padded + chunk * V + j] = acc[r][j];
+  SLUICE_UNROLL
+  for (uint32_t r = 0; r < R; ++r) SLUICE_UNROLL
+  for (uint32_t j = 0; j < V; ++j) memory.sums[(group * R + r) * shape.padded + chunk * V + j] = acc[r][j];
 }
 
 // O of one row and column of the page, the groups in their order.

@@ -8,7 +8,8 @@
 // and weights stay in registers, where the accumulator of the first product is the operand of the second. Each
 // factor is the sum of two bf16, high and low: exactly for f16 keys and values, to 2^-17 for queries and weights;
 // high * high, high * low and low * high are added in f32, so that products are right to some 2^-16. Cells that a row
-// does not see change none of its bits.
+// does not see change none of its bits. For heads of 193 to 256 columns O alone takes 128 registers of a thread, and
+// ptxas spills some 200 bytes.
 #include <cmath>
 
 #include "gpu/kernels/attention_prompt.h"
@@ -50,9 +51,11 @@ SLUICE_DEVICE void load_keys(const Page<uint16_t>& page, uint32_t first, uint32_
   for (uint32_t i = thread_x(); i < tile_cells * 2 * K16; i += attention_threads) {
     const uint32_t cell = i / (2 * K16), d = i % (2 * K16) * 8, c = first + cell;
     float k[8] = {};
-    if (c >= page.begin && c < page.end && d < head_dim) unpack(load16(page.keys + uint64_t{c} * head_dim + d), k, uint16_t{});
+    if (c >= page.begin && c < page.end && d < head_dim)
+      unpack(load16(page.keys + uint64_t{c} * head_dim + d), k, uint16_t{});
     Vec16 high, low;
-    SLUICE_UNROLL for (uint32_t j = 0; j < 4; ++j) split_pair(k[2 * j], k[2 * j + 1], high.words[j], low.words[j]);
+    SLUICE_UNROLL
+    for (uint32_t j = 0; j < 4; ++j) split_pair(k[2 * j], k[2 * j + 1], high.words[j], low.words[j]);
     store16(&tile.k[0][cell][d], high);
     store16(&tile.k[1][cell][d], low);
   }
@@ -66,7 +69,8 @@ SLUICE_DEVICE void load_values(const Page<uint16_t>& page, uint32_t first, uint3
     float v[8] = {};
     if (c >= page.begin && c < page.end && d < head_dim)
       unpack(load16(page.values + uint64_t{c} * head_dim + d), v, uint16_t{});
-    SLUICE_UNROLL for (uint32_t j = 0; j < 8; ++j) {
+    SLUICE_UNROLL
+    for (uint32_t j = 0; j < 8; ++j) {
       const Split both = split(v[j]);
       tile.v[0][d + j][cell] = both.high;
       tile.v[1][d + j][cell] = both.low;
@@ -89,7 +93,8 @@ struct Results {
 // What columns 16k..16k+15 of the queries are as the first operand. Heads have a multiple of 8 columns.
 SLUICE_DEVICE void query_fragment(const LaneRows& rows, uint32_t k, uint32_t head_dim, uint32_t (&high)[4],
                                   uint32_t (&low)[4]) {
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
     const uint32_t d = 16 * k + i / 2 * 8 + lane() % 4 * 2;
     const float* q = rows.q[i % 2];
     const bool inside = q != nullptr && d < head_dim;
@@ -116,10 +121,11 @@ using Scores = float[4][4];  // fragments of 16 rows x 8 cells
 
 template <uint32_t K16>
 SLUICE_DEVICE void score_tile(const KvTile<K16>& tile, const LaneRows& rows, uint32_t head_dim, Scores& scores) {
-  SLUICE_UNROLL for (uint32_t k = 0; k < K16; ++k) {
+  for (uint32_t k = 0; 16 * k < head_dim; ++k) {
     uint32_t q_high[4], q_low[4];
     query_fragment(rows, k, head_dim, q_high, q_low);
-    SLUICE_UNROLL for (uint32_t half = 0; half < 2; ++half) {
+    SLUICE_UNROLL
+    for (uint32_t half = 0; half < 2; ++half) {
       uint32_t k_high[4], k_low[4];
       load_fragment(tile.k[0], 16 * half, 16 * k, k_high);
       load_fragment(tile.k[1], 16 * half, 16 * k, k_low);
@@ -133,9 +139,11 @@ SLUICE_DEVICE void score_tile(const KvTile<K16>& tile, const LaneRows& rows, uin
 template <uint32_t K16>
 SLUICE_DEVICE void weigh_tile(const AttentionCall& call, const LaneRows& rows, uint32_t first_cell, uint32_t page_end,
                               Scores& scores, Results<K16>& results, float (&shrink)[2]) {
-  SLUICE_UNROLL for (uint32_t r = 0; r < 2; ++r) {
+  SLUICE_UNROLL
+  for (uint32_t r = 0; r < 2; ++r) {
     float most = -INFINITY;
-    SLUICE_UNROLL for (uint32_t i = 0; i < 8; ++i) {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 8; ++i) {
       const uint32_t cell = first_cell + i / 2 * 8 + lane() % 4 * 2 + i % 2;
       float& score = scores[i / 2][2 * r + i % 2];
       score *= call.scale;
@@ -147,7 +155,8 @@ SLUICE_DEVICE void weigh_tile(const AttentionCall& call, const LaneRows& rows, u
     most = fmaxf(most, shuffle_xor(most, 2));
     const float m = fmaxf(results.m[r], most);
     float sum = 0.0f;
-    SLUICE_UNROLL for (uint32_t i = 0; i < 8; ++i) {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 8; ++i) {
       float& weight = scores[i / 2][2 * r + i % 2];
       weight = weight == -INFINITY ? 0.0f : expf(weight - m);
       sum += weight;
@@ -164,14 +173,18 @@ template <uint32_t K16>
 SLUICE_DEVICE void add_values(const KvTile<K16>& tile, const Scores& weights, const float (&shrink)[2],
                               Results<K16>& results) {
   uint32_t high[2][4], low[2][4];
-  SLUICE_UNROLL for (uint32_t k = 0; k < 2; ++k)
-    SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-      const float* pair = &weights[2 * k + i / 2][i % 2 * 2];
-      split_pair(pair[0], pair[1], high[k][i], low[k][i]);
-    }
-  SLUICE_UNROLL for (uint32_t n = 0; n < K16; ++n) {
-    SLUICE_UNROLL for (uint32_t i = 0; i < 8; ++i) results.o[2 * n + i / 4][i % 4] *= shrink[i % 4 / 2];
-    SLUICE_UNROLL for (uint32_t k = 0; k < 2; ++k) {
+  SLUICE_UNROLL
+  for (uint32_t k = 0; k < 2; ++k) SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
+    const float* pair = &weights[2 * k + i / 2][i % 2 * 2];
+    split_pair(pair[0], pair[1], high[k][i], low[k][i]);
+  }
+  SLUICE_UNROLL
+  for (uint32_t n = 0; n < K16; ++n) {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 8; ++i) results.o[2 * n + i / 4][i % 4] *= shrink[i % 4 / 2];
+    SLUICE_UNROLL
+    for (uint32_t k = 0; k < 2; ++k) {
       uint32_t v_high[4], v_low[4];
       load_fragment(tile.v[0], 16 * n, 16 * k, v_high);
       load_fragment(tile.v[1], 16 * n, 16 * k, v_low);
@@ -183,8 +196,8 @@ SLUICE_DEVICE void add_values(const KvTile<K16>& tile, const Scores& weights, co
 
 // All pages that a run may see. Rows of other runs see nothing meanwhile.
 template <uint32_t K16>
-SLUICE_DEVICE void attend_run(const AttentionCall& call, const QueryRow* rows, const Run& run, const LaneRows& lane_rows,
-                              KvTile<K16>& tile, Results<K16>& results) {
+SLUICE_DEVICE void attend_run(const AttentionCall& call, const QueryRow* rows, const Run& run,
+                              const LaneRows& lane_rows, KvTile<K16>& tile, Results<K16>& results) {
   const KvSpan span = call.spans[rows[run.first].slot.seq];
   for (uint32_t index = run.begin / call.page_tokens; index * call.page_tokens < run.end; ++index) {
     if (!any_sees(rows, run, index * call.page_tokens, (index + 1) * call.page_tokens)) continue;
@@ -206,7 +219,8 @@ SLUICE_DEVICE void attend_run(const AttentionCall& call, const QueryRow* rows, c
 // The lane's rows as the run sees them.
 SLUICE_DEVICE LaneRows lane_rows_of(const AttentionCall& call, const QueryRow* rows, const Run& run) {
   LaneRows mine{};
-  SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) {
     const uint32_t r = 16 * warp() + lane() / 4 + 8 * i;
     if (r < run.first || r >= run.last) continue;
     mine.q[i] = query_of(call, rows[r]);
@@ -218,12 +232,14 @@ SLUICE_DEVICE LaneRows lane_rows_of(const AttentionCall& call, const QueryRow* r
 
 template <uint32_t K16>
 SLUICE_DEVICE void begin_rows(const AttentionCall& call, const QueryRow* rows, uint32_t n, Results<K16>& results) {
-  SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) {
     const uint32_t r = 16 * warp() + lane() / 4 + 8 * i;
     const float* state = call.start || r >= n ? nullptr : state_of(call, rows[r]);
     results.m[i] = state == nullptr ? -INFINITY : state[0];
     results.l[i] = state == nullptr ? 0.0f : state[1];
-    SLUICE_UNROLL for (uint32_t j = 0; j < 4 * K16; ++j) {
+    SLUICE_UNROLL
+    for (uint32_t j = 0; j < 4 * K16; ++j) {
       const uint32_t d = j / 2 * 8 + lane() % 4 * 2 + j % 2;
       results.o[j / 2][2 * i + j % 2] = state == nullptr || d >= call.head_dim ? 0.0f : state[2 + d];
     }
@@ -232,12 +248,14 @@ SLUICE_DEVICE void begin_rows(const AttentionCall& call, const QueryRow* rows, u
 
 template <uint32_t K16>
 SLUICE_DEVICE void end_rows(const AttentionCall& call, const QueryRow* rows, uint32_t n, const Results<K16>& results) {
-  SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) {
     const uint32_t r = 16 * warp() + lane() / 4 + 8 * i;
     if (r >= n) continue;
     float* state = call.state == nullptr ? nullptr : state_of(call, rows[r]);
     float* out = call.finish ? call.out + index_of(call, rows[r]) * call.head_dim : nullptr;
-    SLUICE_UNROLL for (uint32_t j = 0; j < 4 * K16; ++j) {
+    SLUICE_UNROLL
+    for (uint32_t j = 0; j < 4 * K16; ++j) {
       const uint32_t d = j / 2 * 8 + lane() % 4 * 2 + j % 2;
       const float o = results.o[j / 2][2 * i + j % 2];
       if (state != nullptr && d < call.head_dim) state[2 + d] = o;

@@ -62,9 +62,7 @@ struct Unit {
   uint32_t x_word[2];
 };
 
-SLUICE_DEVICE float load_half(const std::byte* p) {
-  return half_bits_to_float(*reinterpret_cast<const uint16_t*>(p));
-}
+SLUICE_DEVICE float load_half(const std::byte* p) { return half_bits_to_float(*reinterpret_cast<const uint16_t*>(p)); }
 
 // value - offset in each byte; values below 128.
 SLUICE_DEVICE int32_t subtract_bytes(uint32_t values, uint32_t offset) {
@@ -72,9 +70,7 @@ SLUICE_DEVICE int32_t subtract_bytes(uint32_t values, uint32_t offset) {
 }
 
 // Bits 0..3 of n to bit 4 of the bytes 0..3.
-SLUICE_DEVICE uint32_t fifth_bits(uint32_t n) {
-  return (n & 1) << 4 | (n & 2) << 11 | (n & 4) << 18 | (n & 8) << 25;
-}
+SLUICE_DEVICE uint32_t fifth_bits(uint32_t n) { return (n & 1) << 4 | (n & 2) << 11 | (n & 4) << 18 | (n & 8) << 25; }
 
 SLUICE_DEVICE uint32_t low_nibbles(uint32_t word, uint32_t shift) { return word >> shift & 0x0f0f0f0fu; }
 
@@ -82,7 +78,8 @@ SLUICE_DEVICE uint32_t low_nibbles(uint32_t word, uint32_t shift) { return word 
 SLUICE_DEVICE Vec16 load_words4(const std::byte* p) {
   if (reinterpret_cast<uintptr_t>(p) % 16 == 0) return load16(p);
   Vec16 v;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) v.words[i] = load_bytes4(p + 4 * i);
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) v.words[i] = load_bytes4(p + 4 * i);
   return v;
 }
 
@@ -117,7 +114,8 @@ template <class F>
 SLUICE_DEVICE Group load_group(F format, const std::byte* row, uint32_t g) {
   const std::byte* block = row + uint64_t{g / 2} * F::bytes;
   Group group;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) group.q[i] = nibbles_of(format, block, i, 4 * (g % 2));
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) group.q[i] = nibbles_of(format, block, i, 4 * (g % 2));
   group.scale = load_half(block);
   group.min = F::has_min ? load_half(block + 2) : 0.0f;
   return group;
@@ -129,7 +127,8 @@ SLUICE_DEVICE Unit load_unit(F format, const std::byte* row, uint32_t u) {
   const uint32_t h = u % 2;
   const std::byte* block = row + uint64_t{u / 2} * F::bytes;
   Unit unit;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) unit.q[i] = nibbles_of(format, block, 2 * h + i % 2, i / 2 * 4);
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) unit.q[i] = nibbles_of(format, block, 2 * h + i % 2, i / 2 * 4);
   unit.scale[0] = load_half(block);
   unit.min[0] = F::has_min && h == 0 ? load_half(block + 2) : 0.0f;
   unit.x_word[0] = u / 2 * 8 + 2 * h;
@@ -142,8 +141,8 @@ SLUICE_DEVICE Unit load_unit(F format, const std::byte* row, uint32_t u) {
 SLUICE_DEVICE Group load_group(Q8_0, const std::byte* row, uint32_t g) {
   const std::byte* block = row + uint64_t{g / 2} * Q8_0::bytes;
   Group group;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i)
-    group.q[i] = static_cast<int32_t>(load_bytes4(block + 2 + 16 * (g % 2) + 4 * i));
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) group.q[i] = static_cast<int32_t>(load_bytes4(block + 2 + 16 * (g % 2) + 4 * i));
   group.scale = load_half(block);
   group.min = 0.0f;
   return group;
@@ -152,7 +151,8 @@ SLUICE_DEVICE Group load_group(Q8_0, const std::byte* row, uint32_t g) {
 SLUICE_DEVICE Unit load_unit(Q8_0 format, const std::byte* row, uint32_t u) {
   const Group group = load_group(format, row, u);
   Unit unit;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) unit.q[i] = group.q[i];
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) unit.q[i] = group.q[i];
   unit.scale[0] = group.scale;
   unit.min[0] = 0.0f;
   unit.x_word[0] = 4 * u;
@@ -184,8 +184,8 @@ SLUICE_DEVICE Group load_group(Q4_K, const std::byte* row, uint32_t g) {
   const uint32_t s = g % 16 / 2;
   const Vec16 words = load_words4(block + 16 + 32 * (s / 2) + 16 * (g % 2));
   Group group;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i)
-    group.q[i] = static_cast<int32_t>(low_nibbles(words.words[i], 4 * (s % 2)));
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) group.q[i] = static_cast<int32_t>(low_nibbles(words.words[i], 4 * (s % 2)));
   q4_k_scales(block, s, group.scale, group.min);
   return group;
 }
@@ -196,11 +196,13 @@ SLUICE_DEVICE Unit load_unit(Q4_K, const std::byte* row, uint32_t u) {
   const uint32_t pair = u % 16 / 4, column = u % 4;
   const Vec8 words = load_words2(block + 16 + 32 * pair + 8 * column);
   Unit unit;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) {
     unit.q[i] = static_cast<int32_t>(low_nibbles(words.words[i], 0));
     unit.q[2 + i] = static_cast<int32_t>(low_nibbles(words.words[i], 4));
   }
-  SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) {
     q4_k_scales(block, 2 * pair + i, unit.scale[i], unit.min[i]);
     if (column != 0) unit.min[i] = 0.0f;
     unit.x_word[i] = (u / 16 * 8 + 2 * pair + i) * 8 + 2 * column;
@@ -226,8 +228,8 @@ SLUICE_DEVICE Group load_group(Q6_K, const std::byte* row, uint32_t g) {
   const std::byte* low = block + 64 * half_block + 32 * (part % 2) + column;
   const std::byte* high = block + 128 + 32 * half_block + column;
   Group group;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i)
-    group.q[i] = q6_k_word(load_bytes4(low + 4 * i), load_bytes4(high + 4 * i), part);
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) group.q[i] = q6_k_word(load_bytes4(low + 4 * i), load_bytes4(high + 4 * i), part);
   group.scale = q6_k_scale(block, s);
   group.min = 0.0f;
   return group;
@@ -240,12 +242,14 @@ SLUICE_DEVICE Unit load_unit(Q6_K, const std::byte* row, uint32_t u) {
   const std::byte* low = block + 64 * half_block + 32 * p + 8 * column;
   const std::byte* high = block + 128 + 32 * half_block + 8 * column;
   Unit unit;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) {
     const uint32_t low_word = load_bytes4(low + 4 * i), high_word = load_bytes4(high + 4 * i);
     unit.q[i] = q6_k_word(low_word, high_word, p);
     unit.q[2 + i] = q6_k_word(low_word, high_word, p + 2);
   }
-  SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) {
     const uint32_t part = p + 2 * i;
     unit.scale[i] = q6_k_scale(block, 8 * half_block + 2 * part + column / 2);
     unit.min[i] = 0.0f;

@@ -20,7 +20,8 @@ SLUICE_KERNEL void gather_rows_kernel(GatherRowsCall call) {
     float values[16];
     load_values(F{}, call.rows[row], g, call.cols, values);
     float* out = call.out + uint64_t{row} * call.cols + 16 * g;
-    SLUICE_UNROLL for (uint32_t i = 0; i < 16; ++i)
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 16; ++i)
       if (16 * g + i < call.cols) out[i] = call.scale * values[i];
   }
 }

@@ -13,8 +13,8 @@
 #define SLUICE_UNROLL _Pragma("unroll")
 #define SLUICE_SHARED(type, name, dimensions) __shared__ type name dimensions
 // All of the block's dynamic shared memory, 16-byte aligned.
-#define SLUICE_DYNAMIC_SHARED(type, name)                                   \
-  extern __shared__ __align__(16) unsigned char sluice_dynamic_shared[];    \
+#define SLUICE_DYNAMIC_SHARED(type, name)                                \
+  extern __shared__ __align__(16) unsigned char sluice_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(sluice_dynamic_shared)
 
 namespace sluice::gpu {
@@ -53,15 +53,18 @@ SLUICE_DEVICE bool vote_any(bool value) { return __any_sync(all_lanes, value) !=
 SLUICE_DEVICE uint32_t ballot(bool value) { return __ballot_sync(all_lanes, value); }
 
 SLUICE_DEVICE float warp_sum(float value) {
-  SLUICE_UNROLL for (uint32_t mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+  SLUICE_UNROLL
+  for (uint32_t mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
   return value;
 }
 SLUICE_DEVICE int32_t warp_sum(int32_t value) {
-  SLUICE_UNROLL for (uint32_t mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+  SLUICE_UNROLL
+  for (uint32_t mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
   return value;
 }
 SLUICE_DEVICE float warp_max(float value) {
-  SLUICE_UNROLL for (uint32_t mask = 16; mask > 0; mask /= 2) value = fmaxf(value, shuffle_xor(value, mask));
+  SLUICE_UNROLL
+  for (uint32_t mask = 16; mask > 0; mask /= 2) value = fmaxf(value, shuffle_xor(value, mask));
   return value;
 }
 
@@ -86,9 +89,7 @@ SLUICE_DEVICE uint16_t float_to_half_bits(float f) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(f));
   return bits;
 }
-SLUICE_DEVICE float bf16_bits_to_float(uint16_t bits) {
-  return __uint_as_float(static_cast<uint32_t>(bits) << 16);
-}
+SLUICE_DEVICE float bf16_bits_to_float(uint16_t bits) { return __uint_as_float(static_cast<uint32_t>(bits) << 16); }
 SLUICE_DEVICE uint16_t float_to_bf16_bits(float f) {
   uint16_t bits;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(f));

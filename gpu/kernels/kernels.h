@@ -28,9 +28,9 @@
 namespace sluice::gpu {
 
 struct KernelContext {
-  uint32_t n_sms = 1;           // for the shape of grids; never shows in results
+  uint32_t n_sms = 1;            // for the shape of grids; never shows in results
   std::byte* scratch = nullptr;  // device memory, 16-byte aligned, used by one call at a time
-  uint64_t scratch_bytes = 0;   // attention needs attention_scratch_bytes at least, the others nothing
+  uint64_t scratch_bytes = 0;    // attention needs attention_scratch_bytes at least, the others nothing
 };
 
 // Errors: unsupported (a type or shape without kernels), over_budget (scratch too small), or the launch's.
@@ -64,8 +64,8 @@ Status run(cudaStream_t stream, const RouteCall& call, const KernelContext& cont
 Status run(cudaStream_t stream, const MergeCall& call, const KernelContext& context);
 
 // The kernels that a product chooses from.
-Status matvec_q8(cudaStream_t stream, const MatmulCall& call);   // 1 to 16 tokens
-Status matvec_f32(cudaStream_t stream, const MatmulCall& call);  // any number
+Status matvec_q8(cudaStream_t stream, const MatmulCall& call);    // 1 to 16 tokens
+Status matvec_f32(cudaStream_t stream, const MatmulCall& call);   // any number
 Status matmul_tile(cudaStream_t stream, const MatmulCall& call);  // q8, any number; fast from some 32 on
 
 inline constexpr uint32_t decode_tokens = 16;  // the most that count as decode

@@ -33,9 +33,10 @@ struct Place {
 };
 
 // Eight values at a time, zeros beyond the columns. Tokens beyond the last one repeat it.
-SLUICE_DEVICE void copy_activations(const MatmulCall& call, const Q8Layout& layout, const Place& place, uint32_t first_col,
-                                    Tiles& tiles) {
-  SLUICE_UNROLL for (uint32_t j = 0; j < tile_tokens * tile_cols / 8 / threads; ++j) {
+SLUICE_DEVICE void copy_activations(const MatmulCall& call, const Q8Layout& layout, const Place& place,
+                                    uint32_t first_col, Tiles& tiles) {
+  SLUICE_UNROLL
+  for (uint32_t j = 0; j < tile_tokens * tile_cols / 8 / threads; ++j) {
     const uint32_t i = thread_x() + j * threads, t = i / (tile_cols / 8), c = i % (tile_cols / 8) * 8;
     const std::byte* row = call.x + least(place.token + t, call.n_tokens - 1) * layout.row_bytes + layout.bf16;
     if (first_col + c < call.cols) async_copy16(&tiles.x[t][c], row + 2 * uint64_t{first_col + c});
@@ -57,9 +58,11 @@ SLUICE_DEVICE void unpack_weights(const MatmulCall& call, uint64_t row_bytes, co
   if (first_col + c < call.cols)
     load_values(F{}, call.weights + least(place.row + r, call.rows - 1) * row_bytes, (first_col + c) / 16, call.cols,
                 values);
-  SLUICE_UNROLL for (uint32_t half = 0; half < 2; ++half) {
+  SLUICE_UNROLL
+  for (uint32_t half = 0; half < 2; ++half) {
     Vec16 packed;
-    SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) packed.words[i] = bf16_pair(values + 8 * half + 2 * i);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) packed.words[i] = bf16_pair(values + 8 * half + 2 * i);
     store16(&tiles.w[r][c + 8 * half], packed);
   }
 }
@@ -67,25 +70,29 @@ SLUICE_DEVICE void unpack_weights(const MatmulCall& call, uint64_t row_bytes, co
 using Sums = float[2][4][4];  // 16 tokens, 8 rows, fragment
 
 SLUICE_DEVICE void multiply(const Tiles& tiles, const Place& place, Sums& sums) {
-  SLUICE_UNROLL for (uint32_t k = 0; k < tile_cols; k += 16) {
+  SLUICE_UNROLL
+  for (uint32_t k = 0; k < tile_cols; k += 16) {
     uint32_t a[2][4], b[2][4];
-    SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i) {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 2; ++i) {
       ldmatrix_x4(a[i], &tiles.x[place.warp_token + 16 * i + lane() % 16][k + lane() / 16 * 8]);
       ldmatrix_x4(b[i], &tiles.w[place.warp_row + 16 * i + lane() / 16 * 8 + lane() % 8][k + lane() / 8 % 2 * 8]);
     }
-    SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i)
-      SLUICE_UNROLL for (uint32_t j = 0; j < 4; ++j) mma_m16n8k16_bf16(sums[i][j], a[i], b[j / 2] + j % 2 * 2);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 2; ++i) SLUICE_UNROLL
+    for (uint32_t j = 0; j < 4; ++j) mma_m16n8k16_bf16(sums[i][j], a[i], b[j / 2] + j % 2 * 2);
   }
 }
 
 SLUICE_DEVICE void store_sums(const MatmulCall& call, const Place& place, const Sums& sums) {
-  SLUICE_UNROLL for (uint32_t i = 0; i < 2; ++i)
-    SLUICE_UNROLL for (uint32_t j = 0; j < 4; ++j)
-      SLUICE_UNROLL for (uint32_t e = 0; e < 4; ++e) {
-        const uint32_t token = place.token + place.warp_token + 16 * i + lane() / 4 + e / 2 * 8;
-        const uint32_t row = place.row + place.warp_row + 8 * j + lane() % 4 * 2 + e % 2;
-        if (token < call.n_tokens && row < call.rows) store_product(call, token, row, sums[i][j][e]);
-      }
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) SLUICE_UNROLL
+  for (uint32_t j = 0; j < 4; ++j) SLUICE_UNROLL
+  for (uint32_t e = 0; e < 4; ++e) {
+    const uint32_t token = place.token + place.warp_token + 16 * i + lane() / 4 + e / 2 * 8;
+    const uint32_t row = place.row + place.warp_row + 8 * j + lane() % 4 * 2 + e % 2;
+    if (token < call.n_tokens && row < call.rows) store_product(call, token, row, sums[i][j][e]);
+  }
 }
 
 template <class F>

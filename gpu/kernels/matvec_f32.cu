@@ -26,13 +26,16 @@ SLUICE_KERNEL void matvec_f32_kernel(MatmulCall call, uint64_t row_bytes) {
   float acc[R][N] = {};
   for (uint32_t g = lane(); 16 * g < call.cols; g += 32) {
     float w[R][16];
-    SLUICE_UNROLL for (uint32_t r = 0; r < R; ++r)
+    SLUICE_UNROLL
+    for (uint32_t r = 0; r < R; ++r)
       load_values(F{}, call.weights + least(first_row + r, call.rows - 1) * row_bytes, g, call.cols, w[r]);
-    SLUICE_UNROLL for (uint32_t t = 0; t < N; ++t) {
+    SLUICE_UNROLL
+    for (uint32_t t = 0; t < N; ++t) {
       float x[16];
       load_activations(call, first_token + t, g, x);
-      SLUICE_UNROLL for (uint32_t r = 0; r < R; ++r)
-        SLUICE_UNROLL for (uint32_t i = 0; i < 16; ++i) acc[r][t] = fmaf(w[r][i], x[i], acc[r][t]);
+      SLUICE_UNROLL
+      for (uint32_t r = 0; r < R; ++r) SLUICE_UNROLL
+      for (uint32_t i = 0; i < 16; ++i) acc[r][t] = fmaf(w[r][i], x[i], acc[r][t]);
     }
   }
   add_lanes_and_store<N, R>(call, first_token, first_row, acc);

@@ -61,11 +61,14 @@ SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t r
   float acc[R][N] = {};
   for (uint32_t u = lane(); u < n_units; u += 32) {
     Unit unit[R];
-    SLUICE_UNROLL for (uint32_t r = 0; r < R; ++r)
+    SLUICE_UNROLL
+    for (uint32_t r = 0; r < R; ++r)
       unit[r] = load_unit(F{}, call.weights + least(first_row + r, call.rows - 1) * row_bytes, u);
-    SLUICE_UNROLL for (uint32_t t = 0; t < N; ++t) {
+    SLUICE_UNROLL
+    for (uint32_t t = 0; t < N; ++t) {
       const Activations x = activations_of(call, layout, t);
-      SLUICE_UNROLL for (uint32_t r = 0; r < R; ++r) acc[r][t] = add_unit<F>(unit[r], x, acc[r][t]);
+      SLUICE_UNROLL
+      for (uint32_t r = 0; r < R; ++r) acc[r][t] = add_unit<F>(unit[r], x, acc[r][t]);
     }
   }
   add_lanes_and_store<N, R>(call, 0, first_row, acc);
@@ -73,10 +76,10 @@ SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t r
 
 template <class F, uint32_t N>
 Status start(cudaStream_t stream, const MatmulCall& call) {
-  constexpr uint32_t rows = N < 8 ? 2 : 4;
+  constexpr uint32_t rows = N < 16 ? 2 : 4;
   const LaunchShape shape{.grid_x = blocks_for(call.rows, matvec_warps * rows), .block_x = 32 * matvec_warps};
-  return launch(stream, launch_info("matvec_q8", call), shape, matvec_q8_kernel<F, N, rows>, call,
-                q8_layout(call.cols), row_bytes(call.dtype, call.cols));
+  return launch(stream, launch_info("matvec_q8", call), shape, matvec_q8_kernel<F, N, rows>, call, q8_layout(call.cols),
+                row_bytes(call.dtype, call.cols));
 }
 
 }  // namespace

@@ -20,14 +20,16 @@ constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it leaves the neares
 
 // Over the eight lanes of a block.
 SLUICE_DEVICE int32_t max_of_8(int32_t v) {
-  SLUICE_UNROLL for (uint32_t mask = 4; mask > 0; mask /= 2) {
+  SLUICE_UNROLL
+  for (uint32_t mask = 4; mask > 0; mask /= 2) {
     const int32_t other = shuffle_xor(v, mask);
     v = other > v ? other : v;
   }
   return v;
 }
 SLUICE_DEVICE int32_t sum_of_8(int32_t v) {
-  SLUICE_UNROLL for (uint32_t mask = 4; mask > 0; mask /= 2) v += shuffle_xor(v, mask);
+  SLUICE_UNROLL
+  for (uint32_t mask = 4; mask > 0; mask /= 2) v += shuffle_xor(v, mask);
   return v;
 }
 
@@ -39,7 +41,8 @@ SLUICE_DEVICE uint32_t bf16_pair(uint32_t low, uint32_t high) {
 // The magnitude's bits, in whose order infinity and NaN come last.
 SLUICE_DEVICE int32_t largest_bits(const Vec16& x) {
   int32_t largest = 0;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
     const auto bits = static_cast<int32_t>(x.words[i] & 0x7fffffffu);
     largest = bits > largest ? bits : largest;
   }
@@ -49,7 +52,8 @@ SLUICE_DEVICE int32_t largest_bits(const Vec16& x) {
 // Four values times `factor` as bytes; `sum` becomes their sum.
 SLUICE_DEVICE uint32_t rounded_bytes(const Vec16& x, float factor, int32_t& sum) {
   uint32_t bytes = 0;
-  SLUICE_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
     const float scaled = __builtin_bit_cast(float, x.words[i]) * factor;
     const int32_t q = __builtin_bit_cast(int32_t, scaled + magic) - 0x4b400000;
     sum += q;
@@ -78,7 +82,8 @@ SLUICE_KERNEL void quantize_kernel(QuantizeCall call, Q8Layout layout) {
   std::byte* row = call.out + i / call.cols * layout.row_bytes;
   const uint64_t column = i % call.cols;
   *reinterpret_cast<uint32_t*>(row + column) = bytes;
-  *reinterpret_cast<Pairs*>(row + layout.bf16 + 2 * column) = {{bf16_pair(x.words[0], x.words[1]), bf16_pair(x.words[2], x.words[3])}};
+  *reinterpret_cast<Pairs*>(row + layout.bf16 +
+                            2 * column) = {{bf16_pair(x.words[0], x.words[1]), bf16_pair(x.words[2], x.words[3])}};
   if (column % 32 != 0) return;
   const float scale = usual ? most / 127.0f : finite ? 0.0f : __builtin_nanf("");
   reinterpret_cast<Q8Scale*>(row + layout.scales)[column / 32] = {scale, static_cast<float>(sum)};

@@ -37,7 +37,8 @@ SLUICE_DEVICE Expert next_expert(const float* logits, uint32_t n, const Expert& 
     const Expert expert{logits[e], static_cast<int32_t>(e)};
     if (last.id < 0 || before(last, expert)) best = first_of(best, expert);
   }
-  SLUICE_UNROLL for (uint32_t mask = 16; mask > 0; mask /= 2)
+  SLUICE_UNROLL
+  for (uint32_t mask = 16; mask > 0; mask /= 2)
     best = first_of(best, {shuffle_xor(best.logit, mask), shuffle_xor(best.id, mask)});
   return best;
 }

@@ -2,6 +2,7 @@
 # run_planted.sh PROGRAM BUG TEXT: the wrong variant must fail and its output hold TEXT (a grep -E pattern); the right
 # one must pass.
 set -u
+export TSAN_OPTIONS="${TSAN_OPTIONS:-} atexit_sleep_ms=0"  # else each run of it ends with a second of sleep
 output=$("$1" "$2" wrong 2>&1)
 status=$?
 if [ "$status" -eq 0 ]; then

@@ -100,10 +100,22 @@ struct Scene {
     return spans;
   }
   AttentionCall call(const float* device_q, const TokenSlot* device_tokens, const Spans& with, float* out) const {
-    return {device_q,         device_tokens, with.table->data(), static_cast<uint32_t>(tokens.size()),
-            n_heads(),        shape.n_kv_heads, shape.head_dim, shape.page_tokens,
-            shape.type,       scale(),       shape.softcap,      shape.window,
-            tree,             true,          true,               nullptr,
+    return {device_q,
+            device_tokens,
+            with.table->data(),
+            static_cast<uint32_t>(tokens.size()),
+            n_heads(),
+            shape.n_kv_heads,
+            shape.head_dim,
+            shape.page_tokens,
+            shape.type,
+            scale(),
+            shape.softcap,
+            shape.window,
+            tree,
+            true,
+            true,
+            nullptr,
             out};
   }
   bool sees(const TokenSlot& t, uint32_t cell) const {

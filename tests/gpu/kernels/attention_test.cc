@@ -26,8 +26,11 @@ TEST_CASE("gpu attention: all head sizes from 64 to 256 and both types, for deco
   Random random(21);
   for (const uint32_t head_dim : {64u, 80u, 96u, 112u, 128u, 160u, 192u, 256u})
     for (const KvType type : {KvType::f16, KvType::f32}) {
-      Scene scene{{1, 4, head_dim, 16, type, 0, 0}, {make_sequence(random, {1, 4, head_dim, 16, type, 0, 0}, 40)}, {},
-                  false, {}};
+      Scene scene{{1, 4, head_dim, 16, type, 0, 0},
+                  {make_sequence(random, {1, 4, head_dim, 16, type, 0, 0}, 40)},
+                  {},
+                  false,
+                  {}};
       scene.sequences[0]->n_before = 20;
       for (uint32_t t = 0; t < 20; ++t) scene.tokens.push_back({0, 20 + t, 0});
       scene.q = random.normals(scene.n_out());

@@ -89,8 +89,8 @@ std::vector<float> run_product(const Product& p) {
 // then five additions. Tensor cores: weights are rounded to bf16; sums in f32, of which hardware may truncate.
 double error_bound(const Product& p) {
   if (p.on_tensor_cores()) return 0x1.02p-9 + p.cols * 0x1p-23;
-  const double steps = p.kind.format == ActFormat::q8 ? 3 * std::ceil(p.cols / 512.0) * 2 + 6
-                                                      : 16 * std::ceil(p.cols / 512.0) + 6;
+  const double steps =
+      p.kind.format == ActFormat::q8 ? 3 * std::ceil(p.cols / 512.0) * 2 + 6 : 16 * std::ceil(p.cols / 512.0) + 6;
   return steps * 0x1.01p-24;
 }
 
@@ -171,7 +171,8 @@ TEST_CASE("gpu matmul: a token's bits do not depend on its company within its ph
 
 TEST_CASE("gpu matmul: a prompt's token has the same bits in prompts of any length") {
   Rng rng(13);
-  for (const Kind kind : {Kind{DType::q4_k, ActFormat::q8}, {DType::q5_1, ActFormat::q8}, {DType::q6_k, ActFormat::f32}}) {
+  for (const Kind kind :
+       {Kind{DType::q4_k, ActFormat::q8}, {DType::q5_1, ActFormat::q8}, {DType::q6_k, ActFormat::f32}}) {
     const Product p(kind, 67, 256 * 3, 150, rng);
     const std::vector<float> all = run_product(p);
     for (const uint32_t n : {17u, 31u, 129u}) {
@@ -207,7 +208,8 @@ TEST_CASE("gpu matmul: row tiles do not change the bits, at any alignment") {
 
 TEST_CASE("gpu matmul: bias, accumulation and a wide output") {
   Rng rng(15);
-  for (const Kind kind : {Kind{DType::q8_0, ActFormat::q8}, {DType::q4_k, ActFormat::f32}, {DType::bf16, ActFormat::f32}})
+  for (const Kind kind :
+       {Kind{DType::q8_0, ActFormat::q8}, {DType::q4_k, ActFormat::f32}, {DType::bf16, ActFormat::f32}})
     for (const uint32_t tokens : {1u, 7u, 19u}) {
       const Product p(kind, 35, kind.type == DType::bf16 ? 77 : 256, tokens, rng);
       const uint32_t stride = p.rows + 1 + rng() % 20;

@@ -93,7 +93,8 @@ TEST_CASE("gpu act_format: q8 where weights are quantized, f32 elsewhere and for
     CHECK(act_format(type, Compute::fast) == ActFormat::q8);
     CHECK(act_format(type, Compute::f32) == ActFormat::f32);
   }
-  for (const DType type : {DType::f32, DType::f16, DType::bf16}) CHECK(act_format(type, Compute::fast) == ActFormat::f32);
+  for (const DType type : {DType::f32, DType::f16, DType::bf16})
+    CHECK(act_format(type, Compute::fast) == ActFormat::f32);
   CHECK(act_row_bytes(ActFormat::f32, 577) == 577 * 4);
   for (uint32_t cols = 32; cols < 1000; cols += 32) {
     CHECK(act_row_bytes(ActFormat::q8, cols) % 64 == 0);
