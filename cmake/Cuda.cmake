@@ -95,6 +95,9 @@ endif()
 function(sluice_nvcc_flags out)
   set(flags -std=c++20 -O3 -fmad=false -I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/include -ccbin ${CMAKE_CXX_COMPILER}
       -Xcompiler=-fPIC,-Wall,-Wextra,-ffp-contract=off)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    list(APPEND flags -Xcompiler=-Wno-restrict)  # as in Flags.cmake
+  endif()
   if(CMAKE_BUILD_TYPE STREQUAL "RelWithDebInfo")
     list(APPEND flags -lineinfo -Xcompiler=-g)
   endif()
