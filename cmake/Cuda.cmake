@@ -1,6 +1,6 @@
 # Finds a CUDA toolkit for gpu/, and says what it found.
 #
-# It looks at CUDAToolkit_ROOT, at the nvcc in PATH, in /usr/local/cuda and /opt/cuda, and among PyPI's wheels
+# It looks at CUDAToolkit_ROOT alone if that is set, else at the nvcc in PATH, in /usr/local/cuda and /opt/cuda, and among PyPI's wheels
 # (pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm nvidia-cuda-cccl) of python3.
 # nvcc is called by custom commands, not as a language of the project: without a toolkit nothing asks for it.
 #
@@ -13,7 +13,12 @@ set(SLUICE_CUDA_ARCHITECTURES "80-real;90" CACHE STRING
 
 # Sets `out` to the folders in which a toolkit may lie.
 function(sluice_cuda_candidates out)
-  set(candidates ${CUDAToolkit_ROOT} $ENV{CUDAToolkit_ROOT})
+  set(named ${CUDAToolkit_ROOT} $ENV{CUDAToolkit_ROOT})
+  if(named)
+    set(${out} ${named} PARENT_SCOPE)  # and nowhere else
+    return()
+  endif()
+  set(candidates "")
   find_program(SLUICE_NVCC_IN_PATH nvcc NO_CACHE)
   if(SLUICE_NVCC_IN_PATH)
     file(REAL_PATH ${SLUICE_NVCC_IN_PATH} nvcc)
@@ -36,6 +41,9 @@ endfunction()
 function(sluice_cuda_try root trouble)
   if(NOT EXISTS ${root}/bin/nvcc)
     set(${trouble} "" PARENT_SCOPE)
+    if(EXISTS ${root} OR "${root}" STREQUAL "${CUDAToolkit_ROOT}")
+      set(${trouble} "${root}: no bin/nvcc" PARENT_SCOPE)
+    endif()
     return()
   endif()
   foreach(file include/cuda_runtime.h include/cuda.h)
