@@ -64,7 +64,7 @@ class Track {
 
   // Of the enqueueing thread. push() sleeps while the ring is full.
   void push(Entry entry);
-  void drain();  // sleeps until all that was pushed is settled
+  void drain();          // sleeps until all that was pushed is settled
   void clear_failure();  // when drained
   bool failed() const { return failed_.load(std::memory_order_acquire); }
   Timeline& timeline() { return timeline_; }
@@ -105,7 +105,7 @@ class Track {
   cudaStream_t stream_ = nullptr;
   std::array<cudaEvent_t, n_events> events_{}, begins_{};
   std::array<std::atomic<uint64_t>, n_events> recorded_{};  // whose signal each event is
-  cudaEvent_t base_ = nullptr;  // passed at base_ns_
+  cudaEvent_t base_ = nullptr;                              // passed at base_ns_
   uint64_t base_ns_ = 0;
   Trace* trace_ = nullptr;
   const char* lane_ = "";

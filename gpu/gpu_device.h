@@ -17,9 +17,9 @@
 namespace sluice::gpu {
 
 struct GpuOptions {
-  int device = 0;            // as CUDA counts them
-  TierId memory_tier{1};     // that the caller gave the device's memory
-  Memory* scratch = nullptr;  // of the device, for kernels alone; outlives the GpuDevice. Null: none
+  int device = 0;                        // as CUDA counts them
+  TierId memory_tier{1};                 // that the caller gave the device's memory
+  Memory* scratch = nullptr;             // of the device, for kernels alone; outlives the GpuDevice. Null: none
   bool stream_memory_operations = true;  // false: do without them even where the device has them
   // Gets spans on the lanes "gpu 0", "gpu 0 h2d" and "gpu 0 d2h" (by the number of the device); outlives it.
   Trace* trace = nullptr;

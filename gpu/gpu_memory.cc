@@ -28,8 +28,8 @@ Status no_room(int device, uint64_t bytes, const Status& why) {
 // Whether kernels may use the host's address of registered memory.
 Result<bool> same_address(int device) {
   int same = 0;
-  SLUICE_RETURN_IF_ERROR(to_status(
-      cudaDeviceGetAttribute(&same, cudaDevAttrCanUseHostPointerForRegisteredMem, device), "asking about pinning"));
+  SLUICE_RETURN_IF_ERROR(to_status(cudaDeviceGetAttribute(&same, cudaDevAttrCanUseHostPointerForRegisteredMem, device),
+                                   "asking about pinning"));
   return same != 0;
 }
 
@@ -46,7 +46,8 @@ Result<Vram> vram(int device) {
 uint64_t GpuMemory::cost(uint64_t bytes) { return align_up(bytes + device_alignment, granule); }
 
 Result<std::unique_ptr<GpuMemory>> GpuMemory::create(int device, uint64_t bytes) {
-  if (bytes == 0 || bytes > INT64_MAX) return error(Code::invalid_argument, "GPU memory of {} bytes was asked for", bytes);
+  if (bytes == 0 || bytes > INT64_MAX)
+    return error(Code::invalid_argument, "GPU memory of {} bytes was asked for", bytes);
   SLUICE_RETURN_IF_ERROR(use(device));
   void* allocation = nullptr;
   const Status taken = to_status(cudaMalloc(&allocation, cost(bytes)), "cudaMalloc");
@@ -83,10 +84,8 @@ Result<std::unique_ptr<PinnedMemory>> PinnedMemory::allocate(int device, uint64_
 }
 
 PinnedMemory::~PinnedMemory() {
-  if (registered())
-    to_status(cudaHostUnregister(base_), "cudaHostUnregister").ignore();
-  else
-    to_status(cudaFreeHost(allocation_), "cudaFreeHost").ignore();
+  if (registered()) to_status(cudaHostUnregister(base_), "cudaHostUnregister").ignore();
+  else to_status(cudaFreeHost(allocation_), "cudaFreeHost").ignore();
 }
 
 Result<Staging> pin_or_ring(int device, Memory& memory, uint64_t ring_bytes) {

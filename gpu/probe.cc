@@ -35,8 +35,7 @@ std::string driver_trouble() {
 std::string count_trouble(cudaError_t code) {
   if (code == cudaErrorNoDevice)
     return "no NVIDIA GPU is visible (an NVIDIA driver is installed; CUDA_VISIBLE_DEVICES may hide GPUs)";
-  if (code == cudaErrorInsufficientDriver)
-    return "the NVIDIA driver is too old for this build; update the driver";
+  if (code == cudaErrorInsufficientDriver) return "the NVIDIA driver is too old for this build; update the driver";
   return "CUDA does not start: " + cuda_text(code);
 }
 
@@ -89,8 +88,7 @@ Probe probe() {
   const cudaError_t counted = cudaGetDeviceCount(&n);
   if (counted != cudaSuccess || n == 0)
     result.reason = count_trouble(counted == cudaSuccess ? cudaErrorNoDevice : counted);
-  else
-    list_devices(n, result);
+  else list_devices(n, result);
   return result;
 }
 

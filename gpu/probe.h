@@ -24,9 +24,9 @@ struct DeviceFacts {
 };
 
 struct Probe {
-  bool built = false;      // this build has a GPU device
-  bool available = false;  // and at least one device is here for it
-  std::string reason;      // one line, empty if available: no driver, a driver too old, no device, …
+  bool built = false;                // this build has a GPU device
+  bool available = false;            // and at least one device is here for it
+  std::string reason;                // one line, empty if available: no driver, a driver too old, no device, …
   std::vector<DeviceFacts> devices;  // those that can be used
 };
 

@@ -14,10 +14,7 @@ constexpr size_t ring_commands = 256;
 }  // namespace
 
 StagedCopyQueue::StagedCopyQueue(std::unique_ptr<GpuCopyQueue> link, Memory& ring, Direction direction)
-    : link_(std::move(link)),
-      direction_(direction),
-      slot_bytes_(ring.capacity() / n_slots),
-      commands_(ring_commands) {
+    : link_(std::move(link)), direction_(direction), slot_bytes_(ring.capacity() / n_slots), commands_(ring_commands) {
   for (size_t i = 0; i < n_slots; ++i) slots_[i].at = ring.base() + i * slot_bytes_;
 }
 

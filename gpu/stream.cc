@@ -40,10 +40,8 @@ void Stream::wait(const Event& event) {
   if (event.timeline() == &track_->timeline()) return;
   if (!enter()) return wait_aside(event);
   const Track* other = completions_.find(event.timeline());
-  if (other != nullptr && other->has_event_of(event.value()))
-    wait_on_device(*other, event);
-  else
-    wait_on_host(event);
+  if (other != nullptr && other->has_event_of(event.value())) wait_on_device(*other, event);
+  else wait_on_host(event);
 }
 
 // In a failed stream: its signals still come after the Event, for the sake of those who wait for them. The
@@ -61,8 +59,8 @@ void Stream::wait_on_device(const Track& other, const Event& event) {
 void Stream::wait_on_host(const Event& event) {
   if (!completions_.stream_memory_operations()) return done(event.wait());
   track_->push({Track::Kind::host_wait, event, ++tickets_, {}});
-  const CUresult enqueued = completions_.driver().stream_wait_value(get(), track_->released_address(), tickets_,
-                                                                    CU_STREAM_WAIT_VALUE_GEQ);
+  const CUresult enqueued =
+      completions_.driver().stream_wait_value(get(), track_->released_address(), tickets_, CU_STREAM_WAIT_VALUE_GEQ);
   done(to_status(enqueued, "making a stream wait"));
 }
 
