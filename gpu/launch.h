@@ -49,7 +49,7 @@ inline constexpr uint32_t plain_shared_bytes = 48 * 1024;
 inline Status launch_refused(const LaunchInfo& info, const LaunchShape& shape, cudaError_t why) {
   const auto by = [](std::initializer_list<uint32_t> sizes) {
     std::string text;
-    for (const uint32_t size : sizes) text += (text.empty() ? "" : "x") + std::to_string(size);
+    for (const uint32_t size : sizes) text.append(text.empty() ? "" : "x").append(std::to_string(size));
     return text;
   };
   return Status(Code::unavailable, std::string("kernel ") + info.name + ": launch of " +
