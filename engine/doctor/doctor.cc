@@ -79,7 +79,7 @@ class Examination {
     SLUICE_RETURN_IF_ERROR(measure_kernels());
     SLUICE_RETURN_IF_ERROR(measure_disks());
     SLUICE_RETURN_IF_ERROR(measure_products());
-    report_.gpu.reason = "this build has no GPU device";
+    report_.gpu = gpu_facts();
     report_.findings = findings(report_);
     SLUICE_RETURN_IF_ERROR(write_file());
     return std::move(report_);

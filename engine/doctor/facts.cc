@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "cpu/topology.h"
 #include "engine/system.h"
+#include "gpu/probe.h"
 #include "storage/open_store.h"
 
 namespace sluice::engine {
@@ -93,6 +94,16 @@ Result<CpuHealth> cpu_facts(const cpu::CpuDevice& device, const cpu::CpuOptions&
   health.l2_bytes = topology.l2_bytes;
   health.l3_bytes = topology.l3_bytes;
   health.quota = topology.cpu_quota;
+  return health;
+}
+
+GpuHealth gpu_facts() {
+  const gpu::Probe probe = gpu::probe();
+  GpuHealth health;
+  health.built = probe.built;
+  health.available = probe.available;
+  health.reason = probe.reason;
+  for (const gpu::DeviceFacts& device : probe.devices) health.devices.push_back(device.describe());
   return health;
 }
 

@@ -11,6 +11,7 @@ namespace sluice::engine {
 
 Result<CpuHealth> cpu_facts(const cpu::CpuDevice& device, const cpu::CpuOptions& options);
 MemoryHealth memory_facts();
+GpuHealth gpu_facts();
 
 // How a store reads the file at `path`, and what direct I/O on it wants.
 Result<DiskHealth> disk_facts(const std::string& path);

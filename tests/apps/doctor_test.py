@@ -52,7 +52,12 @@ class RealDoctor(command.Case):
         self.assertGreater(got["memory"]["gb_s"], 0)
         self.assertGreater(got["disk"]["read_gb_s"], 0)
         self.assertEqual({k["type"] for k in got["kernels"]} & {"F32", "Q4_K"}, {"F32", "Q4_K"})
-        self.assertFalse(got["gpu"]["built"])
+        gpu = got["gpu"]
+        self.assertEqual(gpu["available"], bool(gpu["devices"]))
+        self.assertEqual(gpu["available"], gpu["reason"] == "")
+        self.assertNotIn("\n", gpu["reason"])
+        if gpu["available"]:
+            self.assertTrue(gpu["built"])
         written = json.loads(machine.read_text())
         disk = next(t for t in written["tiers"] if t["id"] == "disk")
         self.assertEqual(disk["read_gb_s"], got["disk"]["read_gb_s"])

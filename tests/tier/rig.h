@@ -35,6 +35,13 @@ inline bool holds(const std::byte* at, uint64_t bytes, uint64_t seed, uint64_t f
   return true;
 }
 
+// Memory and links of a real device, which outlive the rig; null: simulated ones.
+struct RigDevice {
+  Memory* host = nullptr;  // that the links reach
+  Memory* memory = nullptr;
+  CopyQueue *up = nullptr, *down = nullptr;
+};
+
 struct RigOptions {
   uint64_t host_bytes = 256 * KiB, device_bytes = 0;  // memory; no device tier if 0
   uint64_t host_budget = UINT64_MAX, device_budget = UINT64_MAX;
@@ -43,6 +50,7 @@ struct RigOptions {
   uint32_t max_blocks = 256;
   MemoryStore::Options store;
   SimCopyQueue::Options queue;
+  RigDevice real;
 };
 
 // One file, "data", of pattern bytes with seed 7. Store requests and queues can be made to fail.
@@ -55,7 +63,7 @@ class Rig {
   Rig(const RigOptions& o, std::unique_ptr<Store> other, const std::string& path) : Rig(o, std::move(other)) {
     open(path);
   }
-  ~Rig() {
+  virtual ~Rig() {
     if (tiers) settle();
     tiers.reset();
     CHECK(host_budget.used() == 0);
@@ -139,12 +147,14 @@ class Rig {
         down(o.queue) {
     tiers = std::make_unique<tier::TierManager>(
         tier::TierManager::Options{store.get(), o.spill_directory, o.spill_bytes, o.max_blocks});
-    host = tiers->add_tier("host", host_memory, host_budget);
+    Memory* const host_used = o.real.host != nullptr ? o.real.host : &host_memory;
+    Memory* const device_used = o.real.memory != nullptr ? o.real.memory : &device_memory;
+    host = tiers->add_tier("host", *host_used, host_budget);
     device = host;
     if (o.device_bytes > 0) {
-      device = tiers->add_tier("device", device_memory, device_budget);
-      tiers->connect(host, device, up);
-      tiers->connect(device, host, down);
+      device = tiers->add_tier("device", *device_used, device_budget);
+      tiers->connect(host, device, o.real.up != nullptr ? *o.real.up : up);
+      tiers->connect(device, host, o.real.down != nullptr ? *o.real.down : down);
     }
     if (memory_store == nullptr) return;
     std::vector<std::byte> bytes(file_bytes);

@@ -1,0 +1,56 @@
+// GpuQueue: the compute queue of a GPU: kernels on one CUDA stream.
+//
+// Contract: core/queue.h, with what gpu/stream.h says of failures that show late. Tables that a call names
+// (rows, spans, tokens, positions, …) are read by the kernels when they run: they lie in pinned host memory or
+// in the GPU's, and stay as they are until an Event behind the call.
+// A stream holds some thousand launches; with more of them waiting launch() waits too.
+// Nothing is allocated after create(), but on failures.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+
+#include "core/queue.h"
+#include "gpu/kernels/kernels.h"
+#include "gpu/stream.h"
+
+namespace sluice::gpu {
+
+// What the calls of one kernel came to since the queue was made.
+struct LaunchedKernels {
+  std::string_view name;
+  uint64_t calls = 0;
+  uint64_t bytes = 0, flops = 0;  // by core/kernel.h's cost()
+};
+
+class GpuQueue : public Queue {
+ public:
+  static constexpr size_t n_kernels = std::variant_size_v<KernelCall>;
+
+  // Both outlive the queue; the scratch in `context` is this queue's alone. `lane`: as for Stream.
+  static Result<std::unique_ptr<GpuQueue>> create(Completions& completions, const KernelContext& context,
+                                                  const char* lane = "gpu");
+
+  void wait(const Event& event) override { stream_->wait(event); }
+  void launch(const KernelCall& call) override;
+  Event signal() override { return stream_->signal(); }
+  void reset() override { stream_->reset(); }
+
+  // From any thread; what was launched so far. Indexed as KernelCall is.
+  std::array<LaunchedKernels, n_kernels> totals() const;
+
+ private:
+  struct Counters {
+    std::atomic<uint64_t> calls{0}, bytes{0}, flops{0};
+  };
+  GpuQueue(std::unique_ptr<Stream> stream, const KernelContext& context)
+      : stream_(std::move(stream)), context_(context) {}
+  void account(const KernelCall& call);
+
+  const std::unique_ptr<Stream> stream_;
+  const KernelContext context_;
+  std::array<Counters, n_kernels> counters_;
+};
+
+}  // namespace sluice::gpu

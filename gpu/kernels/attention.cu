@@ -1,0 +1,321 @@
+// Attention over paged keys and values, by pages and with an online softmax (attention_page.h; Milakov & Gimelshein,
+// arXiv:1805.02867; Dao et al., arXiv:2205.14135).
+//
+// Two ways of the same sums, so that they give the same bits:
+//   split-KV, for decoding and draft trees: a block has a page, or some, of a tile of 4 rows and writes each page's
+//     (m, l, O) to scratch memory; attention_merge_kernel adds the pages up in their order.
+//   whole, for prompts that attention_prompt.cu does not serve (f32 pages, odd heads): a block has a tile of 8 rows
+//     and goes through their pages in order, O in shared memory.
+// Parts of a sequence, cut between pages by spans or by the size of the scratch memory, carry (m, l, O) in `state`.
+//
+// Bytes: split-KV reads each page once for 4 rows (the heads that share a kv head, and tokens of a draft), and
+// writes and reads 4 * (head_dim + 2) bytes a page and row; bound by device memory. Whole reads a page for every 8
+// rows, mostly from the L2. Flops: 4 * head_dim a cell and row, in f32 by fma; whole is bound by these and by the
+// reading of shared memory.
+#include <algorithm>
+#include <cmath>
+
+#include "gpu/kernels/attention_prompt.h"
+#include "gpu/kernels/attention_tile.h"
+#include "gpu/kernels/dispatch.h"
+#include "gpu/kernels/kernels.h"
+
+namespace sluice::gpu {
+namespace {
+
+constexpr uint32_t split_rows = 4, whole_rows = 8;
+constexpr uint32_t max_head_dim = 512, max_page_tokens = 1024;
+
+// Pages [first, first + n) of every span, counted from the span's first page, and where their results go.
+struct PagePart {
+  uint32_t first, n;
+  float* partials;  // n x n_tokens x n_heads x (head_dim + 2): m, l, O
+};
+
+SLUICE_DEVICE uint64_t state_size(const AttentionCall& call) { return uint64_t{call.head_dim} + 2; }
+
+SLUICE_DEVICE float* partial_of(const AttentionCall& call, const PagePart& part, uint32_t page, uint32_t token,
+                                uint32_t head) {
+  return part.partials + ((uint64_t{page} * call.n_tokens + token) * call.n_heads + head) * state_size(call);
+}
+
+SLUICE_DEVICE void store_partials(const AttentionCall& call, const HeadShape& shape, const PagePart& part,
+                                  uint32_t page, const QueryRow* rows, const Run& run,
+                                  const TileMemory<split_rows>& memory, const PageSums* page_sums) {
+  for (uint32_t r = run.first; r < run.last; ++r) {
+    float* partial = partial_of(call, part, page, rows[r].token, rows[r].head);
+    if (thread_x() == 0) {
+      partial[0] = page_sums[r].m;
+      partial[1] = page_sums[r].l;
+    }
+    for (uint32_t d = thread_x(); d < call.head_dim; d += attention_threads)
+      partial[2 + d] = page_value(shape, memory, r, d);
+  }
+}
+
+// Pages block_y, block_y + grid_y, … of a part, from the first that the run may see.
+template <class T>
+SLUICE_DEVICE void attend_part(const AttentionCall& call, const HeadShape& shape, const PagePart& part,
+                               const QueryRow* rows, const Run& run, const TileMemory<split_rows>& memory,
+                               PageSums* page_sums) {
+  const KvSpan span = call.spans[rows[run.first].slot.seq];
+  uint32_t first = span.first_page + part.first, last = first + part.n;
+  first = run.begin / call.page_tokens > first ? run.begin / call.page_tokens : first;
+  const uint32_t end = (run.end + call.page_tokens - 1) / call.page_tokens;
+  last = end < last ? end : last;
+  for (uint32_t index = first + block_y(); index < last; index += grid_y()) {
+    if (!any_sees(rows, run, index * call.page_tokens, (index + 1) * call.page_tokens)) continue;
+    const Page<T> page = page_of<T>(call, span, run, index);
+    attend_page<T, split_rows>(call, shape, span, rows, run, page, memory, page_sums);
+    block_barrier();
+    store_partials(call, shape, part, index - span.first_page - part.first, rows, run, memory, page_sums);
+  }
+}
+
+template <class T>
+SLUICE_KERNEL void attention_split_kernel(AttentionCall call, HeadShape shape, PagePart part) {
+  SLUICE_DYNAMIC_SHARED(float, shared);
+  SLUICE_SHARED(QueryRow, rows, [split_rows]);
+  SLUICE_SHARED(PageSums, page_sums, [split_rows]);
+  const TileMemory<split_rows> memory = tile_memory<split_rows>(shared, shape, call.page_tokens);
+  load_rows<split_rows>(call, rows);
+  block_barrier();
+  load_queries<split_rows>(call, shape, rows, memory.q);
+  block_barrier();
+  const uint32_t n = n_tile_rows<split_rows>(call);
+  for (uint32_t first = 0; first < n;) {
+    const Run run = next_run(call, rows, first, n);
+    if (run.begin < run.end) attend_part<T>(call, shape, part, rows, run, memory, page_sums);
+    first = run.last;
+  }
+}
+
+// Adds the pages of a part to the state of one token's head; a thread has every 128th column.
+SLUICE_KERNEL void attention_merge_kernel(AttentionCall call, PagePart part) {
+  const uint32_t token = block_x() / call.n_heads, head = block_x() % call.n_heads;
+  QueryRow row{call.tokens[token], token, head, 0, 0};
+  const KvSpan span = call.spans[row.slot.seq];
+  find_visible(call, span, row);
+  const uint32_t part_first = span.first_page + part.first;
+  const uint32_t seen_first = row.begin / call.page_tokens, first = seen_first > part_first ? seen_first : part_first;
+  const uint32_t seen_last = row.begin < row.end ? (row.end - 1) / call.page_tokens + 1 : 0;
+  const uint32_t last = seen_last < part_first + part.n ? seen_last : part_first + part.n;
+  float* state = call.state == nullptr ? nullptr : call.state + uint64_t{block_x()} * state_size(call);
+  PageSums sums{-INFINITY, 0.0f};
+  if (!call.start) sums = {state[0], state[1]};
+  const PageSums before = sums;
+  for (uint32_t d = thread_x(); d < call.head_dim; d += attention_threads) {
+    sums = before;
+    float o = call.start ? 0.0f : state[2 + d];
+    for (uint32_t page = first; page < last; ++page) {
+      const float* partial = partial_of(call, part, page - part_first, token, head);
+      if (partial[1] == 0.0f) continue;
+      o = merge_value(merge_page(sums, {partial[0], partial[1]}), o, partial[2 + d]);
+    }
+    if (state != nullptr) state[2 + d] = o;
+    if (call.finish) call.out[uint64_t{block_x()} * call.head_dim + d] = finished(o, sums.l);
+  }
+  block_barrier();  // all have read the state
+  if (state != nullptr && thread_x() == 0) {
+    state[0] = sums.m;
+    state[1] = sums.l;
+  }
+}
+
+// What the rows of a tile have so far.
+struct Running {
+  PageSums sums[whole_rows];
+  Factors factors[whole_rows];  // of the page that is being added
+};
+
+SLUICE_DEVICE void begin_rows(const AttentionCall& call, const HeadShape& shape, const QueryRow* rows, uint32_t n,
+                              const TileMemory<whole_rows>& memory, Running& running) {
+  for (uint32_t i = thread_x(); i < n * shape.padded; i += attention_threads) {
+    const uint32_t r = i / shape.padded, d = i % shape.padded;
+    memory.o[i] = call.start || d >= call.head_dim ? 0.0f : state_of(call, rows[r])[2 + d];
+  }
+  if (thread_x() >= n) return;
+  running.sums[thread_x()] = {-INFINITY, 0.0f};
+  if (call.start) return;
+  const float* state = state_of(call, rows[thread_x()]);
+  running.sums[thread_x()] = {state[0], state[1]};
+}
+
+SLUICE_DEVICE void end_rows(const AttentionCall& call, const HeadShape& shape, const QueryRow* rows, uint32_t n,
+                            const TileMemory<whole_rows>& memory, const Running& running) {
+  for (uint32_t i = thread_x(); i < n * shape.padded; i += attention_threads) {
+    const uint32_t r = i / shape.padded, d = i % shape.padded;
+    if (d >= call.head_dim) continue;
+    if (call.state != nullptr) state_of(call, rows[r])[2 + d] = memory.o[i];
+    if (call.finish) call.out[index_of(call, rows[r]) * call.head_dim + d] = finished(memory.o[i], running.sums[r].l);
+  }
+  if (call.state == nullptr || thread_x() >= n) return;
+  float* state = state_of(call, rows[thread_x()]);
+  state[0] = running.sums[thread_x()].m;
+  state[1] = running.sums[thread_x()].l;
+}
+
+// All pages that a run may see, in order.
+template <class T>
+SLUICE_DEVICE void attend_run(const AttentionCall& call, const HeadShape& shape, const QueryRow* rows, const Run& run,
+                              const TileMemory<whole_rows>& memory, PageSums* page_sums, Running& running) {
+  const KvSpan span = call.spans[rows[run.first].slot.seq];
+  for (uint32_t index = run.begin / call.page_tokens; index * call.page_tokens < run.end; ++index) {
+    if (!any_sees(rows, run, index * call.page_tokens, (index + 1) * call.page_tokens)) continue;
+    const Page<T> page = page_of<T>(call, span, run, index);
+    attend_page<T, whole_rows>(call, shape, span, rows, run, page, memory, page_sums);
+    if (const uint32_t r = thread_x(); r < whole_rows && page_sums[r].l != 0.0f)
+      running.factors[r] = merge_page(running.sums[r], page_sums[r]);
+    block_barrier();
+    for (uint32_t i = thread_x(); i < whole_rows * shape.padded; i += attention_threads) {
+      const uint32_t r = i / shape.padded;
+      if (page_sums[r].l == 0.0f) continue;
+      memory.o[i] = merge_value(running.factors[r], memory.o[i], page_value(shape, memory, r, i % shape.padded));
+    }
+  }
+}
+
+template <class T>
+SLUICE_KERNEL void attention_whole_kernel(AttentionCall call, HeadShape shape) {
+  SLUICE_DYNAMIC_SHARED(float, shared);
+  SLUICE_SHARED(QueryRow, rows, [whole_rows]);
+  SLUICE_SHARED(PageSums, page_sums, [whole_rows]);
+  SLUICE_SHARED(Running, running, [1]);
+  const TileMemory<whole_rows> memory = tile_memory<whole_rows>(shared, shape, call.page_tokens);
+  load_rows<whole_rows>(call, rows);
+  block_barrier();
+  load_queries<whole_rows>(call, shape, rows, memory.q);
+  block_barrier();
+  const uint32_t n = n_tile_rows<whole_rows>(call);
+  begin_rows(call, shape, rows, n, memory, running[0]);
+  block_barrier();
+  for (uint32_t first = 0; first < n;) {
+    const Run run = next_run(call, rows, first, n);
+    if (run.begin < run.end) attend_run<T>(call, shape, rows, run, memory, page_sums, running[0]);
+    first = run.last;
+  }
+  block_barrier();
+  end_rows(call, shape, rows, n, memory, running[0]);
+}
+
+// --- host ---
+
+uint64_t state_bytes(const AttentionCall& call) {  // of one token
+  return uint64_t{call.n_heads} * (uint64_t{call.head_dim} + 2) * sizeof(float);
+}
+
+HeadShape head_shape(const AttentionCall& call) {
+  const uint32_t values = 16 / static_cast<uint32_t>(kv_bytes(call.type));
+  const uint32_t chunks = blocks_for(call.head_dim, values);
+  return {chunks, chunks * values, attention_threads / chunks};
+}
+
+// rows: of a tile; o: whether it holds O.
+LaunchShape tile_shape(const AttentionCall& call, uint32_t rows, bool o) {
+  const HeadShape shape = head_shape(call);
+  const uint32_t group = call.n_heads / call.n_kv_heads;
+  const uint32_t floats = rows * (shape.padded * (1 + shape.cell_groups + (o ? 1 : 0)) + call.page_tokens);
+  return {.grid_x = blocks_for(uint64_t{call.n_tokens} * group, rows) * call.n_kv_heads,
+          .block_x = attention_threads,
+          .shared_bytes = floats * static_cast<uint32_t>(sizeof(float))};
+}
+
+Status whole(cudaStream_t stream, const AttentionCall& call) {
+  const LaunchInfo counted = launch_info("attention", call);
+  const LaunchShape shape = tile_shape(call, whole_rows, true);
+  if (call.type == KvType::f16)
+    return launch(stream, counted, shape, attention_whole_kernel<uint16_t>, call, head_shape(call));
+  return launch(stream, counted, shape, attention_whole_kernel<float>, call, head_shape(call));
+}
+
+// The most pages that a sequence of the batch has at hand.
+uint32_t most_pages(const AttentionCall& call) {
+  uint32_t most = 0;
+  for (uint32_t t = 0; t < call.n_tokens; ++t) most = std::max(most, call.spans[call.tokens[t].seq].n_pages);
+  return most;
+}
+
+// Some four blocks for each SM.
+uint32_t page_blocks(uint32_t tiles, uint32_t pages, const KernelContext& context) {
+  return std::clamp<uint32_t>(blocks_for(uint64_t{4} * context.n_sms, tiles), 1, std::min<uint32_t>(pages, 65535));
+}
+
+Status split_part(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const PagePart& part,
+                  uint32_t pages, const KernelContext& context) {
+  if (pages > 0) {
+    LaunchShape shape = tile_shape(call, split_rows, false);
+    shape.grid_y = page_blocks(shape.grid_x, pages, context);
+    const HeadShape head = head_shape(call);
+    SLUICE_RETURN_IF_ERROR(call.type == KvType::f16
+                               ? launch(stream, counted, shape, attention_split_kernel<uint16_t>, call, head, part)
+                               : launch(stream, counted, shape, attention_split_kernel<float>, call, head, part));
+  }
+  const LaunchShape shape{.grid_x = call.n_tokens * call.n_heads, .block_x = attention_threads};
+  const uint64_t bytes = (pages + 1) * call.n_tokens * state_bytes(call);
+  return launch(stream, {"attention_merge", bytes, 0}, shape, attention_merge_kernel, call, part);
+}
+
+// As many pages at a time as the scratch memory has room for; it also has the state, where the call has none. One
+// launch counts for the whole call.
+Status split(cudaStream_t stream, AttentionCall call, const KernelContext& context) {
+  LaunchInfo counted = launch_info("attention", call);
+  auto* scratch = reinterpret_cast<float*>(context.scratch);
+  const uint64_t token_bytes = uint64_t{call.n_tokens} * state_bytes(call);
+  const uint64_t room = context.scratch_bytes / token_bytes - 1;
+  const auto capacity = static_cast<uint32_t>(std::min<uint64_t>(room, 1u << 30));
+  const uint32_t pages = most_pages(call);
+  const bool start = call.start, finish = call.finish;
+  if (call.state == nullptr && capacity < pages) call.state = scratch;
+  uint32_t first = 0;
+  do {
+    const uint32_t n = std::min(capacity, pages - first);
+    call.start = start && first == 0;
+    call.finish = finish && first + n >= pages;
+    const PagePart part{first, capacity, scratch + token_bytes / sizeof(float)};
+    SLUICE_RETURN_IF_ERROR(split_part(stream, counted, call, part, n, context));
+    counted.bytes = counted.flops = 0;
+    first += n;
+  } while (first < pages);
+  return {};
+}
+
+// Tokens [first, first + n) of a call.
+AttentionCall some_tokens(AttentionCall call, uint32_t first, uint32_t n) {
+  const uint64_t values = uint64_t{first} * call.n_heads * call.head_dim;
+  call.q += values;
+  call.out = call.out == nullptr ? nullptr : call.out + values;
+  call.tokens += first;
+  if (call.state != nullptr) call.state += first * state_bytes(call) / sizeof(float);
+  call.n_tokens = n;
+  return call;
+}
+
+Status check(const AttentionCall& call) {
+  const bool heads = call.n_kv_heads > 0 && call.n_heads % call.n_kv_heads == 0;
+  if (heads && call.head_dim > 0 && call.head_dim <= max_head_dim && call.page_tokens > 0 &&
+      call.page_tokens <= max_page_tokens)
+    return {};
+  return Status(Code::unsupported, "gpu: no attention kernel for " + std::to_string(call.n_heads) + " heads of " +
+                                       std::to_string(call.head_dim) + ", " + std::to_string(call.n_kv_heads) +
+                                       " kv heads and pages of " + std::to_string(call.page_tokens));
+}
+
+}  // namespace
+
+Status run(cudaStream_t stream, const AttentionCall& call, const KernelContext& context) {
+  if (call.n_tokens == 0 || call.n_heads == 0) return {};
+  SLUICE_RETURN_IF_ERROR(check(call));
+  if (call.n_tokens > decode_tokens && attention_prompt_serves(call)) return attention_prompt(stream, call);
+  if (call.n_tokens > decode_tokens && !call.tree) return whole(stream, call);
+  const uint64_t rows = context.scratch_bytes / state_bytes(call);
+  if (rows < 2)
+    return Status(Code::over_budget, "gpu: attention needs " + std::to_string(2 * state_bytes(call)) +
+                                         " bytes of scratch memory, there are " +
+                                         std::to_string(context.scratch_bytes));
+  const auto at_once = static_cast<uint32_t>(std::min<uint64_t>(call.n_tokens, rows / 2));
+  for (uint32_t t = 0; t < call.n_tokens; t += at_once)
+    SLUICE_RETURN_IF_ERROR(split(stream, some_tokens(call, t, std::min(at_once, call.n_tokens - t)), context));
+  return {};
+}
+
+}  // namespace sluice::gpu

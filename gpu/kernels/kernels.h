@@ -1,0 +1,73 @@
+// The kernels of the GPU: run() puts the call's kernels into a stream and returns.
+//
+// All pointers of a call are device memory or mapped pinned host memory (the same address on both sides).
+// The tables of a call (GatherRowsCall.rows, spans, tokens, page tables, MergeCall.parts, positions, freqs,
+// index) are read by the kernels when they run, and spans and tokens of an AttentionCall are also read here
+// to choose the shape of its launch: they must be written before run() and stay until the work is done.
+//
+// Alignment: weights any 2 bytes; x and out of a product, activations, KV pages and scratch 16 bytes where
+// their rows are a multiple of 16 bytes, else that of their elements. Quantized rows are 64-byte aligned.
+//
+// Bits: an output row depends on its own input row, the weights and its own sequence alone, except that two
+// calls have a kernel for decoding (1 to 16 tokens, and draft trees) and another for prompts: products of q8
+// activations (matvec_q8.cu, matmul_tile.cu) and attention over f16 pages (attention.cu, attention_prompt.cu).
+// Within each, and in everything else, bits depend neither on the number of tokens nor on row tiles, spans or
+// the size of the scratch memory. So a prompt whose last chunk has 16 tokens or fewer differs in the last bits
+// from one that is cut otherwise; whoever cuts prompts can avoid it. Sums are fused where the sources say fmaf;
+// nvcc must not fuse more (-fmad=false), or instances of one kernel for different numbers of tokens could differ.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/kernel.h"
+#include "sluice/status.h"
+
+namespace sluice::gpu {
+
+struct KernelContext {
+  uint32_t n_sms = 1;            // for the shape of grids; never shows in results
+  std::byte* scratch = nullptr;  // device memory, 16-byte aligned, used by one call at a time
+  uint64_t scratch_bytes = 0;    // attention needs attention_scratch_bytes at least, the others nothing
+};
+
+// Errors: unsupported (a type or shape without kernels), over_budget (scratch too small), or the launch's.
+Status run(cudaStream_t stream, const KernelCall& call, const KernelContext& context);
+
+// f32 for weights that are not quantized and for Compute::f32, q8 otherwise.
+ActFormat act_format(DType weights, Compute compute);
+
+// Bytes from one row to the next; 4 * cols for f32, a multiple of 64 for q8 (gpu/kernels/q8_rows.h).
+uint64_t act_row_bytes(ActFormat format, uint32_t cols);
+
+// The least scratch memory with which attention works on this many heads of this size; it goes faster with
+// room for the partial results of all pages and tokens: this, times (tokens * pages + tokens) / 2.
+inline uint64_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim) {
+  return 2 * uint64_t{n_heads} * (uint64_t{head_dim} + 2) * sizeof(float);
+}
+
+// One for each type of call; what run() chooses from.
+Status run(cudaStream_t stream, const GatherRowsCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const RmsNormCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const QuantizeCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const MatmulCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const RopeTableCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const RopeCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const KvAppendCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const AttentionCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const GatedActCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const SoftcapCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const CopyRowsCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const RouteCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const MergeCall& call, const KernelContext& context);
+
+// The kernels that a product chooses from.
+Status matvec_q8(cudaStream_t stream, const MatmulCall& call);    // 1 to 16 tokens
+Status matvec_f32(cudaStream_t stream, const MatmulCall& call);   // any number
+Status matmul_tile(cudaStream_t stream, const MatmulCall& call);  // q8, any number; fast from some 32 on
+
+inline constexpr uint32_t decode_tokens = 16;  // the most that count as decode
+
+}  // namespace sluice::gpu

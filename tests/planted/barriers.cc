@@ -1,0 +1,75 @@
+#include "gpu/kernels/intrinsics.h"
+#include "gpu/launch.h"
+#include "tests/planted/planted.h"
+#include "tests/support/cuda_buffers.h"
+
+namespace sluice::planted {
+namespace {
+
+using gpu::launch;
+using gpu::LaunchShape;
+using testing::CudaStream;
+using testing::DeviceArray;
+
+constexpr uint32_t threads = 64;
+
+// Each thread reads what its neighbour wrote. Fibers happen to run so that the result is right even without barriers
+// where the neighbour comes before.
+template <bool wrong>
+SLUICE_KERNEL void neighbour(uint32_t* out) {
+  using namespace gpu;
+  SLUICE_SHARED(uint32_t, values, [threads]);
+  const uint32_t i = thread_x();
+  values[i] = i;
+  if constexpr (!wrong) block_barrier();
+  out[i] = values[i == 0 ? 0 : i - 1];
+}
+
+template <bool wrong>
+SLUICE_KERNEL void neighbour_in_warp(uint32_t* out) {
+  using namespace gpu;
+  SLUICE_SHARED(uint32_t, values, [threads]);
+  const uint32_t i = thread_x();
+  values[i] = i;
+  (void)shuffle(i, 0);  // orders no memory
+  if constexpr (!wrong) warp_barrier();
+  out[i] = values[lane() == 0 ? i : i - 1];
+}
+
+template <bool wrong>
+SLUICE_KERNEL void half_a_barrier(uint32_t* out) {
+  using namespace gpu;
+  if (!wrong || thread_x() < 32) block_barrier();
+  out[thread_x()] = thread_x();
+}
+
+template <bool wrong>
+SLUICE_KERNEL void leaves_early(uint32_t* out) {
+  using namespace gpu;
+  out[thread_x()] = thread_x();
+  if (wrong && thread_x() == 5) return;
+  (void)warp_sum(static_cast<int32_t>(thread_x()));
+}
+
+bool run(void (*kernel)(uint32_t*), uint32_t offset, uint32_t warp_mask) {
+  const CudaStream stream;
+  const DeviceArray<uint32_t> out(threads);
+  const Status status = launch(stream, {"planted"}, {.block_x = threads}, kernel, out.data());
+  if (!status.ok() || cudaStreamSynchronize(stream) != cudaSuccess) return false;
+  const std::vector<uint32_t> got = out.read(stream);
+  for (uint32_t i = 0; i < threads; ++i) {
+    if (got[i] != ((i & warp_mask) == 0 ? i : i - offset)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool missing_block_barrier(bool wrong) { return run(wrong ? neighbour<true> : neighbour<false>, 1, threads - 1); }
+bool missing_warp_barrier(bool wrong) {
+  return run(wrong ? neighbour_in_warp<true> : neighbour_in_warp<false>, 1, 31);
+}
+bool divergent_barrier(bool wrong) { return run(wrong ? half_a_barrier<true> : half_a_barrier<false>, 0, 0); }
+bool exited_lane(bool wrong) { return run(wrong ? leaves_early<true> : leaves_early<false>, 0, 0); }
+
+}  // namespace sluice::planted
