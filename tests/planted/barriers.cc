@@ -66,9 +66,7 @@ bool run(void (*kernel)(uint32_t*), uint32_t offset, uint32_t warp_mask) {
 }  // namespace
 
 bool missing_block_barrier(bool wrong) { return run(wrong ? neighbour<true> : neighbour<false>, 1, threads - 1); }
-bool missing_warp_barrier(bool wrong) {
-  return run(wrong ? neighbour_in_warp<true> : neighbour_in_warp<false>, 1, 31);
-}
+bool missing_warp_barrier(bool wrong) { return run(wrong ? neighbour_in_warp<true> : neighbour_in_warp<false>, 1, 31); }
 bool divergent_barrier(bool wrong) { return run(wrong ? half_a_barrier<true> : half_a_barrier<false>, 0, 0); }
 bool exited_lane(bool wrong) { return run(wrong ? leaves_early<true> : leaves_early<false>, 0, 0); }
 

@@ -29,9 +29,7 @@ const char* name_of(Meeting meeting) {
   return "";
 }
 
-bool same(Site a, Site b) {
-  return a.line == b.line && (a.file == b.file || __builtin_strcmp(a.file, b.file) == 0);
-}
+bool same(Site a, Site b) { return a.line == b.line && (a.file == b.file || __builtin_strcmp(a.file, b.file) == 0); }
 
 std::string at(Site site) { return std::string(site.file) + ":" + std::to_string(site.line); }
 

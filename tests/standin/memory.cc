@@ -75,9 +75,8 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 }
 
 cudaError_t cudaFree(void* memory) {
-  return give_back(Call::free, [&](Runtime& state) {
-    return free_memory(state, memory, MemoryKind::device, state.device_bytes);
-  });
+  return give_back(Call::free,
+                   [&](Runtime& state) { return free_memory(state, memory, MemoryKind::device, state.device_bytes); });
 }
 
 cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned /*flags*/) {

@@ -171,8 +171,8 @@ bool valid(const Kernel& kernel) {
          kernel.grid_y > 0 && kernel.grid_y <= UINT16_MAX && kernel.grid_z > 0 && kernel.grid_z <= UINT16_MAX;
 }
 
-CUresult memory_operation(Call call, CUstream stream, CUdeviceptr address, Ref<Operation> (*make)(uint64_t*, uint64_t, unsigned),
-                          uint64_t value, unsigned flags) {
+CUresult memory_operation(Call call, CUstream stream, CUdeviceptr address,
+                          Ref<Operation> (*make)(uint64_t*, uint64_t, unsigned), uint64_t value, unsigned flags) {
   return static_cast<CUresult>(api(call, [&](Runtime& state) {
     auto* counter = reinterpret_cast<uint64_t*>(address);
     if (!state.options.memory_operations) return cudaErrorNotSupported;
@@ -202,8 +202,8 @@ CUresult write_value(CUstream stream, CUdeviceptr address, cuuint64_t value, uns
 cudaError_t launch(cudaStream_t stream, const char* name, const LaunchDims& dims, void (*call)(const void*),
                    const void* arguments, size_t bytes) {
   return api(Call::launch, [&](Runtime& state) {
-    const Kernel kernel = {name,         dims.grid_x,  dims.grid_y,       dims.grid_z, dims.block_x,
-                           dims.block_y, dims.shared_bytes, call, nullptr};
+    const Kernel kernel = {name,         dims.grid_x,       dims.grid_y, dims.grid_z, dims.block_x,
+                           dims.block_y, dims.shared_bytes, call,        nullptr};
     if (!valid(kernel)) return cudaErrorInvalidConfiguration;
     if (dims.shared_bytes > max_shared_bytes) return cudaErrorInvalidValue;
     void* copy = nullptr;

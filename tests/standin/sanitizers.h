@@ -38,7 +38,7 @@ uint64_t load_unseen(const uint64_t* from);
 
 // One half of a switch between stacks, as the sanitizers know it.
 struct SwitchSide {
-  void* fake_stack = nullptr;         // AddressSanitizer's
+  void* fake_stack = nullptr;  // AddressSanitizer's
   const void* stack_bottom = nullptr;
   size_t stack_bytes = 0;
   void* tsan_fiber = nullptr;

@@ -15,9 +15,9 @@
 #define SLUICE_HERE \
   ::standin::Site { __FILE__, __LINE__ }
 // The key is a variable of its own for each declaration and each instantiation of a template.
-#define SLUICE_SHARED(type, name, dims)  \
-  using name##_shared_type = type dims;  \
-  static const char name##_shared_key = 0; \
+#define SLUICE_SHARED(type, name, dims)                         \
+  using name##_shared_type = type dims;                         \
+  static const char name##_shared_key = 0;                      \
   name##_shared_type& name = *static_cast<name##_shared_type*>( \
       ::standin::shared_array(&name##_shared_key, #name, sizeof(name##_shared_type), SLUICE_HERE))
 #define SLUICE_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(::standin::dynamic_shared(SLUICE_HERE))
