@@ -10,6 +10,9 @@ die() {
   exit 1
 }
 
+# build_for_gpus AUTO|OFF: whether build/release gets the GPU device, from now on.
+build_for_gpus() { cmake -S "$root" --preset release -DSLUICE_CUDA="$1" >&2; }
+
 # build_preset PRESET [TARGET…]: configures and builds build/PRESET.
 build_preset() {
   local preset=$1 targets=()
