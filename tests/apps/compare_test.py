@@ -63,7 +63,7 @@ class Compare(command.Case):
         self.assertEqual(got["versions"]["fast"], "build 7 (abc)")
         self.assertIn("sluice 0.1.0", got["versions"]["sluice"])
         self.assertEqual(got["commands"]["plain"]["fast"],
-                         "peer -m plain -p 8 -n 4 -t 1 -d 0 -r 1 -o json --repack 0")
+                         "peer -m plain -p 8 -n 4 -t 1 -r 1 -o json --repack 0")
         text = (self.directory / "result.md").read_text()
         self.assertIn("| plain | pp8 |", text)
         self.assertNotIn(str(self.directory), text)
