@@ -83,10 +83,12 @@ bool Track::settle(Entry& entry, uint32_t index, const Status* lost) {
     case Kind::host_wait:
       if (ahead(next_release_, index) <= 0) return false;
       note(entry.event.status());
+      note(entry.status);
       return true;
     case Kind::device_wait:
       if (lost == nullptr && !entry.event.done()) return false;
       note(entry.event.status());
+      note(entry.status);
       return true;
     case Kind::failure: note(std::exchange(entry.status, {})); return true;
     case Kind::signal:
@@ -100,6 +102,17 @@ bool Track::settle(Entry& entry, uint32_t index, const Status* lost) {
       return true;
   }
   return true;
+}
+
+// What is waited for of a Timeline that goes has happened; how it ended is kept in the entry.
+void Track::forget(const Timeline& timeline) {
+  const uint32_t end = pushed_.load(std::memory_order_acquire);
+  for (uint32_t i = next_settle_; i != end; ++i) {
+    Entry& entry = at(i);
+    if (entry.event.timeline() != &timeline) continue;
+    entry.status = entry.event.status();
+    entry.event = {};
+  }
 }
 
 void Track::note(const Status& status) {
@@ -198,6 +211,8 @@ void Completions::remove(Track* track) {
   for (uint32_t i = 0; i < max_streams; ++i) {
     if (tracks_[i].get() != track) continue;
     timelines_[i].store(nullptr, std::memory_order_release);
+    for (const auto& other : tracks_)
+      if (other != nullptr) other->forget(track->timeline_);
     destroy_stream(*track);
     tracks_[i].reset();
   }

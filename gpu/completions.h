@@ -57,7 +57,7 @@ class Track {
     Kind kind = Kind::signal;
     Event event;
     uint64_t value = 0;
-    Status status;
+    Status status;  // of a failure, or of an Event whose Timeline has gone
     uint64_t bytes = 0, flops = 0;  // of the work that a signal ends
     bool worked = false;            // there is some, and its begin was recorded
   };
@@ -95,6 +95,7 @@ class Track {
   Progress advance(const Status* lost);
   void release_waits(uint32_t end, bool lost);
   bool settle(Entry& entry, uint32_t index, const Status* lost);
+  void forget(const Timeline& timeline);
   bool reached(uint64_t value) const;
   void note(const Status& status);
   void record_span(const Entry& entry);
@@ -151,7 +152,8 @@ class Completions {
   // Makes a stream with its events and counters; `lane` is what the trace calls it, and outlives the trace.
   // unavailable if there are max_streams.
   Result<Track*> add(const char* lane);
-  void remove(Track* track);  // which is drained
+  // The track is drained. Others may still have entries that wait for its Events.
+  void remove(Track* track);
   // The track to which a Timeline belongs; null if it is not of this device. The Timeline must be alive.
   Track* find(const Timeline* timeline) const;
 
