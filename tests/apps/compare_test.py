@@ -11,6 +11,7 @@ import sys
 import command
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "bench" / "compare"
+sys.path.insert(0, str(SCRIPT.parent))  # where it finds what the scripts share
 
 PEER = """#!{python}
 import json, pathlib, sys
