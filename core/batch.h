@@ -26,6 +26,9 @@ struct BatchToken {
 struct Batch {
   std::vector<BatchToken> tokens;
   bool tree = false;
+  // Part of a prompt rather than tokens decoded or verified, of which a sequence brings at most 16: a plan may
+  // compute the two in different places and ways. All parts of one prompt say so, the last short one too.
+  bool prompt = false;
   std::vector<uint32_t> tap_layers;  // hidden states after these layers, for the rows that want logits
 };
 

@@ -70,6 +70,7 @@ struct MatmulCall {
   uint32_t out_stride;  // >= rows
   const float* bias;    // rows, or null
   bool accumulate;      // add to out (a residual) instead of replacing it
+  bool prompt = false;  // part of a prompt: a device may have another kernel for these, whatever n_tokens is
 };
 
 // Cosines and sines of one step, shared by all layers: for token t and pair i < n_rot/2, angle =
@@ -143,10 +144,11 @@ struct AttentionCall {
   float scale, softcap;
   uint32_t window;
   bool tree;
-  bool start;    // begin: ignore what is in state
-  bool finish;   // end: out = O / l
-  float* state;  // n_tokens x n_heads x (head_dim + 2): m, l, O; may be null if start and finish
-  float* out;    // n_tokens x n_heads x head_dim
+  bool start;           // begin: ignore what is in state
+  bool finish;          // end: out = O / l
+  float* state;         // n_tokens x n_heads x (head_dim + 2): m, l, O; may be null if start and finish
+  float* out;           // n_tokens x n_heads x head_dim
+  bool prompt = false;  // as in MatmulCall
 };
 
 enum class Activation : uint8_t { silu, gelu_tanh };

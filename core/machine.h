@@ -1,7 +1,9 @@
 // Machine: what the hardware gives, as measured or as described by people in a file.
 //
 // Devices compute at rates that depend on the type of the weights and the number of tokens; tiers hold
-// bytes; links move them. Everything has an id; nothing here says "the GPU".
+// bytes; links move them. Everything has an id; nothing here says "the GPU". The first device is the CPU, "cpu",
+// whose memory is the tier "host"; an accelerator, such as "gpu 0", has a tier of its own name and links to and
+// from "host".
 #pragma once
 
 #include <cstdint>
@@ -62,6 +64,10 @@ struct LinkRates {
   std::string from, to;
   double gb_s = 0;
   double latency_us = 0;
+  // While both run: this link beside the host's products, and those as a part of what they are alone. 0 and 1
+  // where they were not measured.
+  double beside_gb_s = 0;
+  double compute_beside = 1;
 };
 
 struct Machine {

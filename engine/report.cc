@@ -12,7 +12,7 @@ PlacementReport place(const Graph& g, const plan::Plan& plan, TensorId id, const
   PlacementReport report{t.name, std::string(info(t.dtype).name), device, 0, 0, 0, 0};
   for (const plan::Tile& tile : plan.movement.weights.of(id)) {
     const uint64_t bytes = (tile.row_end - tile.row_begin) * t.row_size();
-    const bool resident = plan.movement.resident[tile.block];
+    const bool resident = plan.host().resident[tile.block];
     (resident ? report.bytes_resident : report.bytes_streamed) += bytes;
     ++(resident ? report.tiles_resident : report.tiles_streamed);
   }
@@ -48,20 +48,20 @@ PlanReport report_plan(const Blueprint& b) {
   report.kv_type = plan.numerics.kv_type == KvType::f32 ? "F32" : "F16";
   report.context = plan.context;
   report.batch = plan.workspace.tokens;
-  report.ram_budget = plan.ram_budget;
-  for (const plan::NamedBytes& item : plan.memory) report.memory.emplace_back(item.name, item.bytes);
+  report.ram_budget = plan.host().budget;
+  for (const plan::NamedBytes& item : plan.host().memory) report.memory.emplace_back(item.name, item.bytes);
   for (size_t i = 0; i < g.ops.size(); ++i) {
     const std::string name = layer_name(g.ops[i], report.layers.empty() ? "" : report.layers.back().name);
     if (report.layers.empty() || report.layers.back().name != name) report.layers.push_back({name, {}});
     std::vector<TensorId> ids = matrices(g.ops[i]);
     if (const auto* embed = std::get_if<EmbedOp>(&g.ops[i])) ids.push_back(embed->table);
     for (const TensorId id : ids)
-      report.layers.back().tensors.push_back(place(g, plan, id, plan.numerics.op_device[i]));
+      report.layers.back().tensors.push_back(place(g, plan, id, plan.numerics.sites[plan.numerics.decode.op_site[i]]));
   }
-  for (size_t i = 0; i < plan.movement.resident.size(); ++i)
-    if (plan.movement.resident[i]) report.resident_bytes += plan.movement.weights.blocks[i].bytes;
-  report.disk_bytes_per_token = plan.disk_bytes_per_token;
-  report.kv_bytes = plan.kv_arena_bytes();
+  for (size_t i = 0; i < plan.host().resident.size(); ++i)
+    if (plan.host().resident[i]) report.resident_bytes += plan.movement.weights.blocks[i].bytes;
+  report.disk_bytes_per_token = plan::traffic(g, plan, false).disk_bytes;
+  report.kv_bytes = plan.kv_arena_bytes(plan::host_site);
   report.kv_spill_bytes = plan.movement.spill_bytes;
   report.decode_tok_s = plan.prediction.decode_tok_s;
   report.prefill_tok_s = plan.prediction.prefill_tok_s;

@@ -18,15 +18,14 @@ storage::LoadMode load_mode(Load load) {
 
 plan::KvStore::Options kv_options(const Graph& g, const plan::Plan& plan) {
   plan::KvStore::Options options;
-  options.tier = TierId{1};
-  options.n_layers = g.n_layers;
+  const plan::Holding& host = plan.host();
+  options.pools = {{TierId{1}, host.kv_kept_pages, host.kv_group_pages, nullptr}};
+  options.layer_pool.assign(g.n_layers, 0);
   options.n_kv_heads = g.n_kv_heads;
   options.page_tokens = plan.numerics.page_tokens;
   options.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
   options.context = plan.context;
   options.max_sequences = plan.workspace.sequences;
-  options.kept_pages = plan.movement.kv_kept_pages;
-  options.group_pages = plan.movement.kv_group_pages;
   return options;
 }
 
@@ -43,6 +42,7 @@ Runtime::~Runtime() {
   executor_.reset();
   kv_.reset();
   weights_.reset();
+  blocks_.reset();
   tiers_.reset();
   device_.reset();
   store_.reset();
@@ -63,7 +63,7 @@ Result<std::unique_ptr<Runtime>> Runtime::start(Blueprint blueprint) {
 
 // Every line of the plan's memory becomes a charge; what the plan promised always fits.
 Status Runtime::charge() {
-  for (const plan::NamedBytes& item : plan().memory) {
+  for (const plan::NamedBytes& item : plan().host().memory) {
     SLUICE_ASSIGN_OR_RETURN(auto charge, ram_.reserve(item.bytes, item.name));
     charges_.push_back(std::move(charge));
   }
@@ -72,10 +72,10 @@ Status Runtime::charge() {
 }
 
 Status Runtime::take_memory() {
-  plan::Workspace unused;
-  const uint64_t workspace = plan::lay_out(graph(), plan().workspace, !plan().movement.table_resident, nullptr, unused);
-  const uint64_t weights = plan().weight_arena_bytes(), kv = plan().kv_arena_bytes();
-  SLUICE_ASSIGN_OR_RETURN(memory_, cpu::HostMemory::create(weights + kv + workspace));
+  const uint64_t workspace = plan::workspace_bytes(graph(), plan(), plan::host_site);
+  const uint64_t tables = plan::table_bytes(graph(), plan());
+  const uint64_t weights = plan().host().weight_arena_bytes(), kv = plan().kv_arena_bytes(plan::host_site);
+  SLUICE_ASSIGN_OR_RETURN(memory_, cpu::HostMemory::create(weights + kv + tables + workspace));
   weights_memory_.emplace(*memory_, 0, weights);
   kv_memory_.emplace(*memory_, weights, kv);
   weights_budget_.emplace("weights", weights);
@@ -87,7 +87,7 @@ Status Runtime::open_files() {
   storage::StoreOptions options;
   options.mode = load_mode(blueprint_.options.load);
   options.trace = trace_.get();
-  options.region = {memory_->base(), plan().weight_arena_bytes()};
+  options.region = {memory_->base(), plan().host().weight_arena_bytes()};
   if (const auto& warn = blueprint_.options.warn) options.warn = [warn](const std::string& line) { warn(line); };
   std::vector<std::string> warnings;
   SLUICE_ASSIGN_OR_RETURN(store_, storage::open_store(options, &warnings));
@@ -112,18 +112,18 @@ Status Runtime::make_tiers() {
   tiers_ = std::make_unique<tier::TierManager>(options);
   tiers_->add_tier("weights", *weights_memory_, *weights_budget_);
   tiers_->add_tier("kv", *kv_memory_, *kv_budget_);
-  SLUICE_ASSIGN_OR_RETURN(auto weights, plan::WeightStream::create(*tiers_, host_tier, plan().movement));
-  weights_.emplace(std::move(weights));
+  SLUICE_ASSIGN_OR_RETURN(auto blocks, plan::WeightBlocks::create(*tiers_, plan().movement.weights));
+  blocks_.emplace(std::move(blocks));
+  weights_.emplace(*tiers_, host_tier, *blocks_, graph(), plan(), plan::host_site);
   kv_ = std::make_unique<plan::KvStore>(*tiers_, kv_options(graph(), plan()));
 
   plan::Executor::Parts parts;
   parts.graph = &graph();
   parts.plan = &plan();
   parts.store = store_.get();
-  parts.weights = &*weights_;
   parts.kv = kv_.get();
-  parts.device = device_.get();
-  parts.workspace = memory_->base() + plan().weight_arena_bytes() + plan().kv_arena_bytes();
+  parts.tables = memory_->base() + plan().host().weight_arena_bytes() + plan().kv_arena_bytes(plan::host_site);
+  parts.sites = {{device_.get(), &*weights_, parts.tables + plan::table_bytes(graph(), plan())}};
   parts.trace = trace_.get();
   executor_ = std::make_unique<plan::Executor>(parts);
   return {};

@@ -73,6 +73,7 @@ class Runtime {
   std::unique_ptr<Store> store_;
   std::unique_ptr<cpu::CpuDevice> device_;
   std::unique_ptr<tier::TierManager> tiers_;
+  std::optional<plan::WeightBlocks> blocks_;
   std::optional<plan::WeightStream> weights_;
   std::unique_ptr<plan::KvStore> kv_;
   std::unique_ptr<plan::Executor> executor_;

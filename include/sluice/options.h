@@ -17,13 +17,15 @@ enum class Load : uint8_t { automatic, direct, buffered };
 enum class Precision : uint8_t { fast, f32 };
 
 struct EngineOptions {
-  std::string model;        // path of a GGUF file, the first of a split one
-  uint64_t ram = 0;         // hard budget in bytes of all that is held; 0: most of what is free
-  uint32_t context = 0;     // tokens of a session; 0: the model's own, at most 4096
-  uint32_t threads = 0;     // 0: one for each core that may be used
-  uint32_t batch = 0;       // most tokens of one step; 0: the plan chooses. Never changes results
-  uint32_t sessions = 1;    // that may exist at once
-  uint32_t logit_rows = 1;  // rows of logits one step may give; scoring needs more than one
+  static constexpr uint64_t automatic = UINT64_MAX;
+  std::string model;          // path of a GGUF file, the first of a split one
+  uint64_t ram = 0;           // hard budget in bytes of all that is held; 0: most of what is free
+  uint64_t vram = automatic;  // the same of a GPU's memory; automatic: most of what is free there; 0: no GPU
+  uint32_t context = 0;       // tokens of a session; 0: the model's own, at most 4096
+  uint32_t threads = 0;       // 0: one for each core that may be used
+  uint32_t batch = 0;         // most tokens of one step; 0: the plan chooses. Never changes results
+  uint32_t sessions = 1;      // that may exist at once
+  uint32_t logit_rows = 1;    // rows of logits one step may give; scoring needs more than one
   Load load = Load::automatic;
   Precision precision = Precision::fast;
   bool deterministic = false;   // forbid decisions that depend on what happens to be in memory

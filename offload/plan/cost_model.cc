@@ -88,10 +88,10 @@ class StepModel {
 
 // Bytes of KV pages beyond those that are kept, read in every step.
 double spilled_kv_bytes(const Graph& g, const Plan& plan, uint32_t depth) {
-  const Movement& m = plan.movement;
-  if (m.kv_group_pages == 0) return 0;
+  const Holding& host = plan.host();
+  if (host.kv_group_pages == 0) return 0;
   const double pages = 2.0 * g.n_layers * (depth / plan.numerics.page_tokens);
-  return std::max(0.0, pages - m.kv_kept_pages) * static_cast<double>(m.page_slot_bytes);
+  return std::max(0.0, pages - host.kv_kept_pages) * static_cast<double>(plan.movement.page_slot_bytes);
 }
 
 }  // namespace
@@ -105,12 +105,13 @@ double StepCost::seconds() const {
 
 StepCost step_cost(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens, uint32_t depth) {
   StepCost cost;
-  const DeviceRates* device = machine.device(plan.numerics.op_device.front());
+  const DeviceRates* device = machine.device(plan.numerics.sites.front());
   const TierRates* disk = machine.tier("disk");
   if (device == nullptr) return cost;
   cost.compute_s = StepModel(graph, *device, plan, n_tokens, depth).seconds();
   if (disk != nullptr && disk->read_gb_s > 0) {
-    const double bytes = static_cast<double>(plan.movement.streamed_bytes) + spilled_kv_bytes(graph, plan, depth);
+    const double bytes =
+        static_cast<double>(traffic(graph, plan, n_tokens > 1).disk_bytes) + spilled_kv_bytes(graph, plan, depth);
     cost.disk_s = bytes / (disk->read_gb_s * 1e9);
     cost.compute_slowdown = 1 / disk->compute_beside;
     if (disk->read_beside_gb_s > 0) cost.disk_slowdown = std::max(1.0, disk->read_gb_s / disk->read_beside_gb_s);

@@ -1,5 +1,6 @@
 // The kernels of each op, and the weights and pages that they wait for.
 #include <algorithm>
+#include <cstring>
 
 #include "core/error.h"
 #include "offload/plan/executor.h"
@@ -23,47 +24,55 @@ Status Executor::emit_op(uint32_t index) {
   return std::visit([this](const auto& o) { return emit(o); }, op);
 }
 
-const float* Executor::vector(TensorId id) const {
-  return id.valid() ? reinterpret_cast<const float*>(weights_.resident(plan_.movement.weights.of(id).front()))
-                    : nullptr;
+// The streams of all sites run ahead, whoever computes now.
+Status Executor::run_ahead() {
+  for (Site& site : sites_) SLUICE_RETURN_IF_ERROR(site.weights->run_ahead());
+  return {};
+}
+
+const float* Executor::vector(TensorId id) {
+  if (!id.valid()) return nullptr;
+  return reinterpret_cast<const float*>(at().weights->resident(plan_.movement.weights.of(id).front()));
 }
 
 void Executor::norm(TensorId weight, float eps, const float* in, uint32_t n_rows, float* out) {
-  queue_.launch(RmsNormCall{in, vector(weight), eps, n_rows, g_.hidden_size, out});
-  acts_of_ = nullptr;
+  queue().launch(RmsNormCall{in, vector(weight), eps, n_rows, g_.hidden_size, out});
+  at().acts_of = nullptr;
 }
 
 // h += rms(x; weight)
 void Executor::add_normed(TensorId weight, float eps) {
-  queue_.launch(RmsNormCall{ws_.x, vector(weight), eps, n_tokens_, g_.hidden_size, ws_.h, true});
-  acts_of_ = nullptr;
+  queue().launch(RmsNormCall{ws().x, vector(weight), eps, n_tokens_, g_.hidden_size, ws().h, true});
+  at().acts_of = nullptr;
 }
 
 void Executor::head_norm(TensorId weight, float eps, float* x, uint32_t n_heads) {
-  if (weight.valid()) queue_.launch(RmsNormCall{x, vector(weight), eps, n_tokens_ * n_heads, g_.head_dim, x});
+  if (weight.valid()) queue().launch(RmsNormCall{x, vector(weight), eps, n_tokens_ * n_heads, g_.head_dim, x});
 }
 
 // x in the form that a product wants; quantized once for all products that read it.
 const std::byte* Executor::activations(const float* x, ActFormat format, uint32_t n_rows, uint32_t cols) {
   if (format == ActFormat::f32) return reinterpret_cast<const std::byte*>(x);
-  if (acts_of_ != x || acts_format_ != format) queue_.launch(QuantizeCall{x, format, n_rows, cols, ws_.acts});
-  acts_of_ = x;
-  acts_format_ = format;
-  return ws_.acts;
+  Site& site = at();
+  if (site.acts_of != x || site.acts_format != format)
+    queue().launch(QuantizeCall{x, format, n_rows, cols, site.ws.acts});
+  site.acts_of = x;
+  site.acts_format = format;
+  return site.ws.acts;
 }
 
 Status Executor::product(TensorId weights, TensorId bias, const float* x, uint32_t n_rows, float* out,
                          uint32_t out_stride, bool accumulate) {
   const TensorSpec& t = g_.tensor(weights);
-  const ActFormat format = device_.act_format(t.dtype, plan_.numerics.compute);
+  const ActFormat format = at().device->act_format(t.dtype, plan_.numerics.compute);
   const std::byte* acts = activations(x, format, n_rows, t.cols);
   for (const Tile& tile : plan_.movement.weights.of(weights)) {
-    SLUICE_ASSIGN_OR_RETURN(const std::byte* data, weights_.use(tile, queue_));
+    SLUICE_ASSIGN_OR_RETURN(const std::byte* data, at().weights->use(tile, queue()));
     const float* b = bias.valid() ? vector(bias) + tile.row_begin : nullptr;
-    queue_.launch(MatmulCall{data, t.dtype, tile.row_end - tile.row_begin, t.cols, acts, format, n_rows,
-                             out + tile.row_begin, out_stride, b, accumulate});
-    weights_.used(tile, queue_);
-    SLUICE_RETURN_IF_ERROR(weights_.run_ahead());
+    queue().launch(MatmulCall{data, t.dtype, tile.row_end - tile.row_begin, t.cols, acts, format, n_rows,
+                              out + tile.row_begin, out_stride, b, accumulate, batch_->prompt});
+    at().weights->used(tile, queue());
+    SLUICE_RETURN_IF_ERROR(run_ahead());
   }
   return {};
 }
@@ -72,32 +81,38 @@ Status Executor::product(TensorId weights, TensorId bias, const float* x, uint32
 
 Status Executor::emit(const EmbedOp& op) {
   const TensorSpec& table = g_.tensor(op.table);
-  SLUICE_RETURN_IF_ERROR(gather_from_disk(table));
-  queue_.launch(GatherRowsCall{ws_.embed_rows, table.dtype, n_tokens_, table.cols, op.scale, ws_.h});
+  SLUICE_RETURN_IF_ERROR(find_embedding_rows(table, op.table));
+  queue().launch(GatherRowsCall{tables_.embed_rows, table.dtype, n_tokens_, table.cols, op.scale, ws().h});
+  made(residual);
   return {};
 }
 
-// Finds each token's row: in a tile that stays, or read from its place in the file.
-Status Executor::gather_from_disk(const TensorSpec& table) {
-  const TensorId id = std::get<EmbedOp>(g_.ops.front()).table;
+// Each token's row: in a tile that stays at this site, copied from one that stays with the host, or read from its
+// place in the file.
+Status Executor::find_embedding_rows(const TensorSpec& table, TensorId id) {
   const auto tiles = plan_.movement.weights.of(id);
   requests_.clear();
   for (uint32_t t = 0; t < n_tokens_; ++t) {
     const auto row = static_cast<uint32_t>(batch_->tokens[t].token);
     const auto tile =
         std::partition_point(tiles.begin(), tiles.end(), [row](const Tile& x) { return x.row_end <= row; });
-    if (const std::byte* data = weights_.resident(*tile); data != nullptr) {
-      ws_.embed_rows[t] = data + (row - tile->row_begin) * table.row_size();
+    const uint64_t within = (row - tile->row_begin) * table.row_size();
+    if (const std::byte* data = at().weights->resident(*tile); data != nullptr) {
+      tables_.embed_rows[t] = data + within;
+      continue;
+    }
+    std::byte* slot = tables_.embed_slots + t * tables_.embed_slot;
+    if (const std::byte* data = sites_.front().weights->resident(*tile); data != nullptr) {
+      tables_.embed_rows[t] = static_cast<std::byte*>(std::memcpy(slot, data + within, table.row_size()));
       continue;
     }
     const Extent extent{table.extent.file, table.extent.offset + row * table.row_size(), table.row_size()};
-    std::byte* slot = ws_.embed_slots + t * ws_.embed_slot;
-    ws_.embed_rows[t] = slot + payload_offset(extent);
+    tables_.embed_rows[t] = slot + payload_offset(extent);
     requests_.push_back({IoRequest::Op::read, extent, slot});
   }
   request_events_.resize(requests_.size());
   store_.submit(requests_, request_events_);
-  for (const Event& event : request_events_) queue_.wait(event);
+  for (const Event& event : request_events_) queue().wait(event);
   return {};
 }
 
@@ -105,37 +120,46 @@ Status Executor::gather_from_disk(const TensorSpec& table) {
 
 void Executor::rotate(const AttentionInOp& op, float* x, uint32_t n_heads) {
   const RopeSpec& rope = g_.ropes[op.rope];
-  const float* table = ws_.rope_tables;
+  if (rope.n_rot == 0) return;
+  make_rope_tables();
+  const float* table = ws().rope_tables;
   for (uint32_t i = 0; i < op.rope; ++i) table += uint64_t{plan_.workspace.tokens} * g_.ropes[i].n_rot;
-  if (rope.n_rot > 0) queue_.launch(RopeCall{x, table, n_tokens_, n_heads, g_.head_dim, rope.n_rot, rope.pairs});
+  queue().launch(RopeCall{x, table, n_tokens_, n_heads, g_.head_dim, rope.n_rot, rope.pairs});
 }
 
 Status Executor::emit(const AttentionInOp& op) {
   const uint32_t q_size = g_.n_heads * g_.head_dim, kv_size = g_.n_kv_heads * g_.head_dim;
-  norm(op.norm, op.eps, ws_.h, n_tokens_, ws_.x);
-  SLUICE_RETURN_IF_ERROR(product(op.wq, op.bq, ws_.x, n_tokens_, ws_.q, q_size, false));
-  SLUICE_RETURN_IF_ERROR(product(op.wk, op.bk, ws_.x, n_tokens_, ws_.k, kv_size, false));
-  SLUICE_RETURN_IF_ERROR(product(op.wv, op.bv, ws_.x, n_tokens_, ws_.v, kv_size, false));
-  head_norm(op.q_norm, op.eps, ws_.q, g_.n_heads);
-  head_norm(op.k_norm, op.eps, ws_.k, g_.n_kv_heads);
-  rotate(op, ws_.q, g_.n_heads);
-  rotate(op, ws_.k, g_.n_kv_heads);
+  bring(residual);
+  norm(op.norm, op.eps, ws().h, n_tokens_, ws().x);
+  SLUICE_RETURN_IF_ERROR(product(op.wq, op.bq, ws().x, n_tokens_, ws().q, q_size, false));
+  SLUICE_RETURN_IF_ERROR(product(op.wk, op.bk, ws().x, n_tokens_, ws().k, kv_size, false));
+  SLUICE_RETURN_IF_ERROR(product(op.wv, op.bv, ws().x, n_tokens_, ws().v, kv_size, false));
+  head_norm(op.q_norm, op.eps, ws().q, g_.n_heads);
+  head_norm(op.k_norm, op.eps, ws().k, g_.n_kv_heads);
+  rotate(op, ws().q, g_.n_heads);
+  rotate(op, ws().k, g_.n_kv_heads);
+  for (const ValueId value : {queries, keys, values}) made(value);
+  return {};
+}
 
-  // New tokens go to the last pages of their sequences, which are always in memory.
-  KvSpan* spans = ws_.spans + uint64_t{op.layer} * 2 * plan_.workspace.sequences;
+// New tokens go to the last pages of their sequences, which are always in memory.
+Status Executor::append_to_kv(const AttentionOp& op) {
+  KvSpan* spans = tables_.spans + uint64_t{op.layer} * 2 * plan_.workspace.sequences;
   for (uint32_t s = 0; s < sequences_.size(); ++s) {
     const StepSequence& sequence = sequences_[s];
     SLUICE_RETURN_IF_ERROR(kv_.make_room(sequence.id, op.layer));
     const uint32_t first = sequence.before / plan_.numerics.page_tokens;
     spans[s] = kv_.span(sequence.id, op.layer, first, kv_.n_pages(sequence.id) - first);
   }
-  queue_.launch(KvAppendCall{ws_.k, ws_.v, ws_.slots, spans, n_tokens_, g_.n_kv_heads, g_.head_dim,
-                             plan_.numerics.page_tokens, plan_.numerics.kv_type});
+  queue().launch(KvAppendCall{ws().k, ws().v, tables_.slots, spans, n_tokens_, g_.n_kv_heads, g_.head_dim,
+                              plan_.numerics.page_tokens, plan_.numerics.kv_type});
   return {};
 }
 
 Status Executor::emit(const AttentionOp& op) {
-  const uint32_t group = plan_.movement.kv_group_pages;
+  for (const ValueId value : {queries, keys, values}) bring(value);
+  SLUICE_RETURN_IF_ERROR(append_to_kv(op));
+  const uint32_t group = plan_.movement.sites[site_].kv_group_pages;
   bool spilled = false;
   uint32_t n_pages = 0;
   for (const StepSequence& s : sequences_) {
@@ -143,12 +167,13 @@ Status Executor::emit(const AttentionOp& op) {
     n_pages = std::max(n_pages, kv_.n_pages(s.id));
   }
   group_done_ = {};
-  if (spilled) group_done_[0] = queue_.signal();  // until then kv_append uses the first set of spans
+  if (spilled) group_done_[0] = queue().signal();  // until then kv_append uses the first set of spans
   const uint32_t step = spilled ? group : n_pages;
   for (uint32_t first = 0; first < n_pages; first += step)
     SLUICE_RETURN_IF_ERROR(attend(op, first, step, first == 0, first + step >= n_pages));
+  made(attended);
   if (group != 0) {
-    const Event after = queue_.signal();
+    const Event after = queue().signal();
     for (const StepSequence& s : sequences_) kv_.settle(s.id, op.layer, after);
   }
   return {};
@@ -158,28 +183,32 @@ Status Executor::emit(const AttentionOp& op) {
 Status Executor::attend(const AttentionOp& op, uint32_t first, uint32_t n, bool start, bool finish) {
   const uint32_t parity = (first / n + 1) % 2;
   SLUICE_RETURN_IF_ERROR(group_done_[parity].wait());
-  KvSpan* spans = ws_.spans + (uint64_t{op.layer} * 2 + parity) * plan_.workspace.sequences;
+  KvSpan* spans = tables_.spans + (uint64_t{op.layer} * 2 + parity) * plan_.workspace.sequences;
   ready_.clear();
   for (uint32_t s = 0; s < sequences_.size(); ++s) {
     SLUICE_RETURN_IF_ERROR(kv_.bring(sequences_[s].id, op.layer, first, n, ready_));
     spans[s] = kv_.span(sequences_[s].id, op.layer, first, n);
   }
-  for (const Event& event : ready_) queue_.wait(event);
-  queue_.launch(AttentionCall{ws_.q, ws_.slots, spans, n_tokens_, g_.n_heads, g_.n_kv_heads, g_.head_dim,
-                              plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale, op.softcap, op.window,
-                              tree_, start, finish, ws_.state, ws_.attended});
-  acts_of_ = nullptr;
+  for (const Event& event : ready_) queue().wait(event);
+  queue().launch(AttentionCall{ws().q, tables_.slots, spans, n_tokens_, g_.n_heads, g_.n_kv_heads, g_.head_dim,
+                               plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale, op.softcap, op.window,
+                               tree_, start, finish, ws().state, ws().attended, batch_->prompt});
+  at().acts_of = nullptr;
   if (start && finish) return {};
-  const Event after = queue_.signal();
+  const Event after = queue().signal();
   group_done_[parity] = after;
   for (const StepSequence& s : sequences_) kv_.release(s.id, op.layer, first, n, after);
   return {};
 }
 
 Status Executor::emit(const AttentionOutOp& op) {
-  if (!op.post_norm.valid()) return product(op.wo, op.bo, ws_.attended, n_tokens_, ws_.h, g_.hidden_size, true);
-  SLUICE_RETURN_IF_ERROR(product(op.wo, op.bo, ws_.attended, n_tokens_, ws_.x, g_.hidden_size, false));
-  add_normed(op.post_norm, op.eps);
+  bring(residual);
+  bring(attended);
+  const bool normed = op.post_norm.valid();
+  float* out = normed ? ws().x : ws().h;
+  SLUICE_RETURN_IF_ERROR(product(op.wo, op.bo, ws().attended, n_tokens_, out, g_.hidden_size, !normed));
+  if (normed) add_normed(op.post_norm, op.eps);
+  made(residual);
   return {};
 }
 
@@ -187,15 +216,17 @@ Status Executor::emit(const AttentionOutOp& op) {
 
 Status Executor::emit(const FfnOp& op) {
   const uint32_t width = g_.tensor(op.gate).rows;
-  norm(op.norm, op.eps, ws_.h, n_tokens_, ws_.x);
-  SLUICE_RETURN_IF_ERROR(product(op.gate, {}, ws_.x, n_tokens_, ws_.gate, width, false));
-  SLUICE_RETURN_IF_ERROR(product(op.up, {}, ws_.x, n_tokens_, ws_.up, width, false));
-  queue_.launch(GatedActCall{ws_.gate, ws_.up, op.activation, n_tokens_, width, ws_.gate});
-  acts_of_ = nullptr;
+  bring(residual);
+  norm(op.norm, op.eps, ws().h, n_tokens_, ws().x);
+  SLUICE_RETURN_IF_ERROR(product(op.gate, {}, ws().x, n_tokens_, ws().gate, width, false));
+  SLUICE_RETURN_IF_ERROR(product(op.up, {}, ws().x, n_tokens_, ws().up, width, false));
+  queue().launch(GatedActCall{ws().gate, ws().up, op.activation, n_tokens_, width, ws().gate});
+  at().acts_of = nullptr;
   const bool normed = op.post_norm.valid();
-  float* out = normed ? ws_.x : ws_.h;
-  SLUICE_RETURN_IF_ERROR(product(op.down, {}, ws_.gate, n_tokens_, out, g_.hidden_size, !normed));
+  float* out = normed ? ws().x : ws().h;
+  SLUICE_RETURN_IF_ERROR(product(op.down, {}, ws().gate, n_tokens_, out, g_.hidden_size, !normed));
   if (normed) add_normed(op.post_norm, op.eps);
+  made(residual);
   tap(op_);
   return {};
 }
@@ -208,23 +239,25 @@ void Executor::tap(uint32_t index) {
     if (const auto* in = std::get_if<AttentionInOp>(&g_.ops[i])) layer = in->layer;
   for (size_t i = 0; i < batch_->tap_layers.size(); ++i)
     if (batch_->tap_layers[i] == layer)
-      queue_.launch(
-          CopyRowsCall{ws_.h, ws_.logit_index, n_logits_, g_.hidden_size, ws_.taps + i * n_logits_ * g_.hidden_size});
+      queue().launch(CopyRowsCall{ws().h, tables_.logit_index, n_logits_, g_.hidden_size,
+                                  tables_.taps + i * n_logits_ * g_.hidden_size});
 }
 
 Status Executor::emit(const RouteOp& op) {
-  norm(op.norm, op.eps, ws_.h, n_tokens_, ws_.x);
+  bring(residual);
+  norm(op.norm, op.eps, ws().h, n_tokens_, ws().x);
   const uint32_t n_experts = g_.tensor(op.router).rows;
-  SLUICE_RETURN_IF_ERROR(product(op.router, {}, ws_.x, n_tokens_, ws_.router, n_experts, false));
-  queue_.launch(RouteCall{ws_.router, n_tokens_, n_experts, op.used, ws_.expert_ids, ws_.expert_weights});
+  SLUICE_RETURN_IF_ERROR(product(op.router, {}, ws().x, n_tokens_, ws().router, n_experts, false));
+  queue().launch(RouteCall{ws().router, n_tokens_, n_experts, op.used, ws().expert_ids, ws().expert_weights});
   return {};
 }
 
 Status Executor::emit(const ExpertsOp& op) {
   if (experts_ == nullptr) return error(Code::unsupported, "{}: this executor was made without experts", g_.name);
   const auto& route = std::get<RouteOp>(g_.ops[op_ - 1]);
-  acts_of_ = nullptr;
-  SLUICE_RETURN_IF_ERROR(experts_->run({&op, op_, route.used, n_tokens_}, ws_));
+  at().acts_of = nullptr;
+  SLUICE_RETURN_IF_ERROR(experts_->run({&op, op_, route.used, n_tokens_}, ws()));
+  made(residual);
   tap(op_);
   return {};
 }
@@ -233,15 +266,18 @@ Status Executor::emit(const HeadOp& op) {
   if (n_logits_ == 0) {
     // The tiles are passed by all the same, so that every pass reads the same blocks in the same order.
     for (const Tile& tile : plan_.movement.weights.of(op.output)) {
-      SLUICE_ASSIGN_OR_RETURN([[maybe_unused]] const std::byte* data, weights_.use(tile, queue_));
-      weights_.used(tile, queue_);
+      SLUICE_ASSIGN_OR_RETURN([[maybe_unused]] const std::byte* data, at().weights->use(tile, queue()));
+      at().weights->used(tile, queue());
     }
     return {};
   }
-  queue_.launch(CopyRowsCall{ws_.h, ws_.logit_index, n_logits_, g_.hidden_size, ws_.x});
-  norm(op.norm, op.eps, ws_.x, n_logits_, ws_.x);
-  SLUICE_RETURN_IF_ERROR(product(op.output, {}, ws_.x, n_logits_, ws_.logits, g_.n_vocab, false));
-  if (op.softcap > 0) queue_.launch(SoftcapCall{ws_.logits, n_logits_, g_.n_vocab, op.softcap});
+  bring(residual);
+  queue().launch(CopyRowsCall{ws().h, tables_.logit_index, n_logits_, g_.hidden_size, ws().x});
+  norm(op.norm, op.eps, ws().x, n_logits_, ws().x);
+  SLUICE_RETURN_IF_ERROR(product(op.output, {}, ws().x, n_logits_, ws().logits, g_.n_vocab, false));
+  if (op.softcap > 0) queue().launch(SoftcapCall{ws().logits, n_logits_, g_.n_vocab, op.softcap});
+  if (site_ != host_site)
+    queue().launch(CopyRowsCall{ws().logits, tables_.counting, n_logits_, g_.n_vocab, tables_.logits});
   return {};
 }
 

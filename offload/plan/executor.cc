@@ -3,23 +3,34 @@
 #include "offload/plan/executor.h"
 
 #include <algorithm>
+#include <bit>
 #include <new>
+#include <utility>
 
 #include "core/error.h"
 
 namespace sluice::plan {
 
 Executor::Executor(const Parts& p)
-    : g_(*p.graph),
-      plan_(*p.plan),
-      store_(*p.store),
-      weights_(*p.weights),
-      kv_(*p.kv),
-      device_(*p.device),
-      queue_(p.device->queue()),
-      experts_(p.experts),
-      trace_(p.trace) {
-  lay_out(g_, plan_.workspace, !plan_.movement.table_resident, p.workspace, ws_);
+    : g_(*p.graph), plan_(*p.plan), store_(*p.store), kv_(*p.kv), experts_(p.experts), trace_(p.trace) {
+  const bool gathers = table_bytes(g_, plan_) > 0;
+  lay_out(g_, plan_.workspace, plan_.movement.pages_per_sequence, gathers, p.tables, tables_);
+  for (const SiteParts& part : p.sites) {
+    Site site{part.device, part.weights, {}, nullptr, ActFormat::f32, false};
+    if (part.workspace != nullptr)
+      lay_out(g_, plan_.workspace, part.device->memory_tier() != host_tier, part.workspace, site.ws);
+    sites_.push_back(site);
+  }
+  sites_.front().ws.logits = tables_.logits;
+  const uint32_t q = g_.n_heads * g_.head_dim, kv = g_.n_kv_heads * g_.head_dim;
+  values_ = {{{&Workspace::h, g_.hidden_size},
+              {&Workspace::q, q},
+              {&Workspace::k, kv},
+              {&Workspace::v, kv},
+              {&Workspace::attended, q}}};
+  for (uint32_t i = 0; i < std::max(plan_.workspace.tokens, plan_.workspace.logit_rows); ++i) tables_.counting[i] = i;
+  float* freqs = tables_.freqs;
+  for (const RopeSpec& rope : g_.ropes) freqs = std::copy(rope.freqs.begin(), rope.freqs.end(), freqs);
   sequences_.reserve(plan_.workspace.sequences);
   requests_.reserve(plan_.workspace.tokens);
   request_events_.reserve(plan_.workspace.tokens);
@@ -70,7 +81,7 @@ Status Executor::begin(const Batch& batch) {
   return {};
 }
 
-Status Executor::fill_tables(const Batch& batch) {
+void Executor::fill_tables(const Batch& batch) {
   n_tokens_ = static_cast<uint32_t>(batch.tokens.size());
   n_logits_ = 0;
   tree_ = batch.tree;
@@ -78,34 +89,88 @@ Status Executor::fill_tables(const Batch& batch) {
   for (uint32_t s = 0; s < sequences_.size(); ++s)
     for (uint32_t i = 0; i < sequences_[s].count; ++i, ++t) {
       const BatchToken& token = batch.tokens[t];
-      ws_.positions[t] = token.position;
-      ws_.slots[t] = {s, sequences_[s].before + i, token.ancestors};
-      if (token.wants_logits) ws_.logit_index[n_logits_++] = t;
+      tables_.positions[t] = token.position;
+      tables_.slots[t] = {s, sequences_[s].before + i, token.ancestors};
+      if (token.wants_logits) tables_.logit_index[n_logits_++] = t;
     }
-  float* table = ws_.rope_tables;
+  for (Site& site : sites_) site.acts_of = nullptr, site.rope_made = false;
+  for (Value& value : values_) value.present = 0;
+}
+
+// Cosines and sines, at each site that rotates, once.
+void Executor::make_rope_tables() {
+  if (std::exchange(at().rope_made, true)) return;
+  float* table = ws().rope_tables;
+  const float* freqs = tables_.freqs;
   for (const RopeSpec& rope : g_.ropes) {
-    queue_.launch(RopeTableCall{ws_.positions, rope.freqs.data(), n_tokens_, rope.n_rot, rope.scale, table});
+    queue().launch(RopeTableCall{tables_.positions, freqs, n_tokens_, rope.n_rot, rope.scale, table});
     table += uint64_t{plan_.workspace.tokens} * rope.n_rot;
+    freqs += rope.freqs.size();
   }
-  return {};
 }
 
 Status Executor::run(const Batch& batch) {
-  SLUICE_RETURN_IF_ERROR(fill_tables(batch));
-  SLUICE_RETURN_IF_ERROR(weights_.begin_pass());
+  fill_tables(batch);
+  for (Site& site : sites_) SLUICE_RETURN_IF_ERROR(site.weights->begin_pass(batch.prompt));
+  const Placement& placement = plan_.numerics.placement(batch.prompt);
   for (op_ = 0; op_ < g_.ops.size(); ++op_) {
     if (cancelled_.load(std::memory_order_relaxed)) return error(Code::cancelled, "the step was cancelled");
+    site_ = placement.op_site[op_];
     SLUICE_RETURN_IF_ERROR(emit_op(op_));
   }
   return {};
 }
 
-// Drains the queue whatever happened; a failed step is discarded.
+// --- values ----------------------------------------------------------------------------------------
+
+void Executor::bring(ValueId id) {
+  Value& value = values_[id];
+  if ((value.present & 1u << site_) != 0) return;
+  const auto from = static_cast<uint32_t>(std::countr_zero(value.present));
+  if (from != host_site && site_ != host_site) {
+    hand_over(value, from, host_site);
+    hand_over(value, host_site, site_);
+  } else {
+    hand_over(value, from, site_);
+  }
+  value.present |= 1u << site_;
+}
+
+// One of the two is the host, whose workspace the other one reaches. Whoever wrote over the value's place would
+// have to come after an op that reads it: ops follow one another, so no more than this order is needed.
+void Executor::hand_over(const Value& value, uint32_t from, uint32_t to) {
+  Site &source = sites_[from], &target = sites_[to];
+  const CopyRowsCall copy{source.ws.*value.at, tables_.counting, n_tokens_, value.width, target.ws.*value.at};
+  if (from == host_site) {
+    target.queue().wait(source.queue().signal());
+    target.queue().launch(copy);
+  } else {
+    source.queue().launch(copy);
+    target.queue().wait(source.queue().signal());
+  }
+  target.acts_of = nullptr;
+}
+
+// --- the end ---------------------------------------------------------------------------------------
+
+// All queues come to rest, and those that failed are made ready for the next step.
+Status Executor::drain(Status status) {
+  std::array<Event, 32> ends;
+  for (size_t i = 0; i < sites_.size(); ++i) ends[i] = sites_[i].queue().signal();
+  for (size_t i = 0; i < sites_.size(); ++i) {
+    const Status drained = ends[i].wait();
+    if (drained.ok()) continue;
+    if (status.ok()) status = drained;
+    sites_[i].queue().reset();
+  }
+  return status;
+}
+
+// Drains the queues whatever happened; a failed step is discarded.
 Status Executor::finish(Status status) {
-  const Status drained = queue_.signal().wait();
-  if (status.ok()) status = drained;
-  if (!drained.ok()) queue_.reset();
-  if (!status.ok()) weights_.start_over();
+  status = drain(std::move(status));
+  if (!status.ok())
+    for (Site& site : sites_) site.weights->start_over();
   if (!status.ok() && experts_ != nullptr) experts_->recover();
   for (const StepSequence& s : sequences_) kv_.end_step(s.id, status.ok());
   if (status.code() == Code::cancelled) cancelled_.store(false, std::memory_order_relaxed);
@@ -119,7 +184,7 @@ Status Executor::begin_and_run(const Batch& batch) {
     SLUICE_RETURN_IF_ERROR(begin(batch));
     return run(batch);
   } catch (const std::bad_alloc&) {
-    queue_.signal().wait().ignore();  // first, as the message takes memory too
+    for (Site& site : sites_) site.queue().signal().wait().ignore();  // first, as the message takes memory too
     return error(Code::over_budget, "no memory for a step of {} tokens", batch.tokens.size());
   }
 }
@@ -127,9 +192,8 @@ Status Executor::begin_and_run(const Batch& batch) {
 Result<StepResult> Executor::step(const Batch& batch) {
   SLUICE_RETURN_IF_ERROR(check(batch));
   batch_ = &batch;
-  acts_of_ = nullptr;
   SLUICE_RETURN_IF_ERROR(finish(begin_and_run(batch)));
-  return StepResult{ws_.logits, n_logits_, ws_.taps};
+  return StepResult{tables_.logits, n_logits_, tables_.taps};
 }
 
 }  // namespace sluice::plan

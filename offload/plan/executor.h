@@ -2,9 +2,13 @@
 // policy: what stays, what streams and how far ahead is in the Plan; what happens to routed experts is
 // asked of an ExpertPolicy.
 //
-// A step enqueues all of its work on the device's queue and runs ahead of it, bounded by memory: where a
+// A step enqueues all of its work on the queues of the sites and runs ahead of it, bounded by memory: where a
 // slot is not free yet it waits for the Event that frees it. At the end it waits once. A step that fails
 // or is cancelled leaves the sequences as they were before it.
+//
+// Values go from op to op: the residual stream, queries, keys and values, what was attended to. Each is at the
+// site that computed it; where the next op that reads it is at another one, it is handed over: the accelerator
+// of the two reads it from, or writes it to, the host's memory by a kernel on its own queue.
 //
 // Threads: step() by one thread at a time; cancel() by any.
 #pragma once
@@ -30,15 +34,19 @@ struct StepResult {
 
 class Executor {
  public:
+  struct SiteParts {
+    Device* device = nullptr;
+    WeightStream* weights = nullptr;
+    std::byte* workspace = nullptr;  // workspace_bytes() in the site's memory; the host's is reached by all sites
+  };
   // All but `trace` and `experts` must be given, and everything must outlive the executor.
   struct Parts {
     const Graph* graph = nullptr;
     const Plan* plan = nullptr;
     Store* store = nullptr;
-    WeightStream* weights = nullptr;
     KvStore* kv = nullptr;
-    Device* device = nullptr;
-    std::byte* workspace = nullptr;   // lay_out() bytes, in memory that device and host reach
+    std::vector<SiteParts> sites;     // as in the plan
+    std::byte* tables = nullptr;      // table_bytes() of host memory that all sites reach
     ExpertRunner* experts = nullptr;  // for graphs that route
     Trace* trace = nullptr;
   };
@@ -56,6 +64,22 @@ class Executor {
     uint32_t before = 0;  // tokens held
     uint32_t count = 0;   // tokens that this step brings
   };
+  struct Site {
+    Device* device = nullptr;
+    WeightStream* weights = nullptr;
+    Workspace ws;
+    const float* acts_of = nullptr;  // what ws.acts holds, as acts_format
+    ActFormat acts_format = ActFormat::f32;
+    bool rope_made = false;  // in this step
+    Queue& queue() const { return device->queue(); }
+  };
+  // A value of the step, as the pointer to it in a Workspace.
+  struct Value {
+    float* Workspace::*at;
+    uint32_t width = 0;    // of a row
+    uint32_t present = 0;  // bit s: site s has it
+  };
+  enum ValueId : uint32_t { residual, queries, keys, values, attended, n_values };
   struct Span;  // of a trace
 
   Status check(const Batch& batch) const;
@@ -63,8 +87,18 @@ class Executor {
   Status run(const Batch& batch);
   Status begin_and_run(const Batch& batch);
   Status finish(Status status);
-  Status fill_tables(const Batch& batch);
+  void fill_tables(const Batch& batch);
+  void make_rope_tables();
+  Status drain(Status status);
   Status emit_op(uint32_t index);
+
+  // Values
+  void bring(ValueId value);
+  void hand_over(const Value& value, uint32_t from, uint32_t to);
+  void made(ValueId value) { values_[value].present = 1u << site_; }
+  Site& at() { return sites_[site_]; }
+  Workspace& ws() { return at().ws; }
+  Queue& queue() { return at().queue(); }
 
   Status emit(const EmbedOp& op);
   Status emit(const AttentionInOp& op);
@@ -82,30 +116,29 @@ class Executor {
   const std::byte* activations(const float* x, ActFormat format, uint32_t n_rows, uint32_t cols);
   Status product(TensorId weights, TensorId bias, const float* x, uint32_t n_rows, float* out, uint32_t out_stride,
                  bool accumulate);
-  Status gather_from_disk(const TensorSpec& table);
+  Status find_embedding_rows(const TensorSpec& table, TensorId id);
+  Status append_to_kv(const AttentionOp& op);
+  Status run_ahead();
   Status attend(const AttentionOp& op, uint32_t first_page, uint32_t n_pages, bool start, bool finish);
   void tap(uint32_t layer);
-  const float* vector(TensorId id) const;
+  const float* vector(TensorId id);
 
   const Graph& g_;
   const Plan& plan_;
   Store& store_;
-  WeightStream& weights_;
   KvStore& kv_;
-  Device& device_;
-  Queue& queue_;
   ExpertRunner* experts_;
   Trace* trace_;
-  Workspace ws_;
+  std::vector<Site> sites_;
+  StepTables tables_;
 
   // Of the current step
-  uint32_t op_ = 0;
+  uint32_t op_ = 0, site_ = 0;
   uint32_t n_tokens_ = 0, n_logits_ = 0;
   bool tree_ = false;
   const Batch* batch_ = nullptr;
   std::vector<StepSequence> sequences_;
-  const float* acts_of_ = nullptr;  // what ws_.acts holds
-  ActFormat acts_format_ = ActFormat::f32;
+  std::array<Value, n_values> values_;
   std::vector<Event> ready_;
   std::vector<IoRequest> requests_;
   std::vector<Event> request_events_;

@@ -21,8 +21,9 @@ struct Page {
 };
 
 struct Layer {
-  std::array<std::vector<Page>, 2> pages;           // by kind
-  std::array<std::vector<std::byte*>, 2> pointers;  // what KvSpans refer to; reserved once, never moves
+  std::array<std::vector<Page>, 2> pages;    // by kind
+  std::array<std::byte**, 2> pointers = {};  // what KvSpans refer to; never moves
+  size_t pool = 0;
 };
 
 struct Sequence {
@@ -34,6 +35,7 @@ struct Sequence {
 // Pages that will be written out when the kernels that use them have ended.
 struct Leaving {
   BlockId block;
+  TierId tier;
   tier::Pin pin;
   Event after;
 };
@@ -41,14 +43,20 @@ struct Leaving {
 }  // namespace
 
 struct KvStore::Impl {
-  Impl(tier::TierManager& t, const Options& o) : tiers(t), opt(o), sequences(o.max_sequences) {
+  Impl(tier::TierManager& t, const Options& o)
+      : tiers(t), opt(o), tables(o.tables), n_kept(o.pools.size(), 0), sequences(o.max_sequences) {
     max_pages = static_cast<uint32_t>(div_up(o.context, o.page_tokens));
+    if (tables != nullptr) return;
+    own_tables.resize(uint64_t{o.max_sequences} * o.layer_pool.size() * 2 * max_pages);
+    tables = own_tables.data();
   }
 
   tier::TierManager& tiers;
   const Options opt;
   uint32_t max_pages;
-  uint32_t n_kept = 0;
+  std::byte** tables;
+  std::vector<std::byte*> own_tables;
+  std::vector<uint32_t> n_kept;  // by pool
   std::vector<std::optional<Sequence>> sequences;
   std::deque<Leaving> leaving;
   Status refused;  // why a page could not leave, since somebody began to want room
@@ -62,12 +70,19 @@ struct KvStore::Impl {
     for (uint32_t i = 0; i < sequences.size(); ++i) {
       if (sequences[i]) continue;
       sequences[i].emplace();
-      sequences[i]->layers.resize(opt.n_layers);
-      for (Layer& layer : sequences[i]->layers)
+      const size_t n_layers = opt.layer_pool.size();
+      sequences[i]->layers.resize(n_layers);
+      std::byte** table = tables + i * n_layers * 2 * max_pages;
+      for (size_t l = 0; l < n_layers; ++l) {
+        Layer& layer = sequences[i]->layers[l];
+        layer.pool = opt.layer_pool[l];
         for (const Kind kind : {key, value}) {
           layer.pages[kind].reserve(max_pages);
-          layer.pointers[kind].assign(max_pages, nullptr);
+          layer.pointers[kind] = table;
+          std::fill_n(table, max_pages, nullptr);
+          table += max_pages;
         }
+      }
       return SequenceId{i};
     }
     return error(Code::over_budget, "all {} sequences are in use", sequences.size());
@@ -82,15 +97,18 @@ struct KvStore::Impl {
     leaving.pop_front();
     page.after.wait().ignore();
     page.pin.release();
-    if (Status status = tiers.evict(page.block, opt.tier); !status.ok()) refused = status;
+    if (Status status = tiers.evict(page.block, page.tier); !status.ok()) refused = status;
   }
   void let_go_of_ended() {
     while (!leaving.empty() && leaving.front().after.done()) let_go();
   }
 
+  const Pool& pool(const Layer& layer) const { return opt.pools[layer.pool]; }
+  TierId tier(const Layer& layer) const { return pool(layer).tier; }
+
   // Runs `attempt` until it no longer fails for want of memory, or nothing more can become free.
   template <class F>
-  Status with_room(F attempt) {
+  Status with_room(const Layer& layer, F attempt) {
     refused = {};
     let_go_of_ended();
     tiers.poll();
@@ -100,7 +118,7 @@ struct KvStore::Impl {
       if (!leaving.empty()) {
         let_go();
       } else {
-        const Event next = tiers.pending(opt.tier);
+        const Event next = tiers.pending(tier(layer));
         if (next == Event() && !tiers.poll()) return refused.ok() ? status : refused;
         next.wait().ignore();
       }
@@ -111,8 +129,8 @@ struct KvStore::Impl {
   Status create_page(Layer& layer, Kind kind) {
     SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
     Page page{block, {}, false};
-    Status status = with_room([&]() -> Status {
-      SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.create(block, opt.tier));
+    Status status = with_room(layer, [&]() -> Status {
+      SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.create(block, tier(layer)));
       return {};
     });
     if (!status.ok()) {
@@ -126,7 +144,7 @@ struct KvStore::Impl {
 
   void drop_page(Layer& layer, Kind kind) {
     Page& page = layer.pages[kind].back();
-    if (page.kept) --n_kept;
+    if (page.kept) --n_kept[layer.pool];
     page.pin.release();
     tiers.drop(page.block);
     layer.pages[kind].pop_back();
@@ -141,8 +159,9 @@ struct KvStore::Impl {
       return {};
     }
     page.pin.release();  // of a read that failed: once more
-    SLUICE_RETURN_IF_ERROR(with_room([&] { return tiers.fetch(page.block, opt.tier); }).with_context("KV cache"));
-    SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.pin(page.block, opt.tier));
+    SLUICE_RETURN_IF_ERROR(
+        with_room(layer, [&] { return tiers.fetch(page.block, tier(layer)); }).with_context("KV cache"));
+    SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.pin(page.block, tier(layer)));
     layer.pointers[kind][index] = page.pin.data();
     ready.push_back(page.pin.ready());
     return {};
@@ -169,18 +188,34 @@ struct KvStore::Impl {
     Page& page = layer.pages[kind][index];
     if (page.kept) {
       page.kept = false;
-      --n_kept;
+      --n_kept[layer.pool];
     }
     if (tiers.references(page.block) > 1) return copy_shared(layer, kind, index);
     page.pin.mark_dirty();
     return {};
   }
 
+  // A whole page, within a tier. No kernel is running on it.
+  Status copy_now(const Layer& layer, std::byte* to, const std::byte* from) {
+    CopyQueue* queue = pool(layer).copies;
+    if (queue == nullptr) {
+      std::memcpy(to, from, opt.page_bytes);
+      return {};
+    }
+    queue->copy(to, from, opt.page_bytes);
+    return ended(*queue);
+  }
+  static Status ended(CopyQueue& queue) {
+    Status status = queue.signal().wait();
+    if (!status.ok()) queue.reset();
+    return status;
+  }
+
   Status copy_shared(Layer& layer, Kind kind, uint32_t index) {
     SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
     tier::Pin pin;
-    Status status = with_room([&]() -> Status {
-      SLUICE_ASSIGN_OR_RETURN(pin, tiers.create(block, opt.tier));
+    Status status = with_room(layer, [&]() -> Status {
+      SLUICE_ASSIGN_OR_RETURN(pin, tiers.create(block, tier(layer)));
       return {};
     });
     if (!status.ok()) {
@@ -188,7 +223,12 @@ struct KvStore::Impl {
       return status.with_context("KV cache");
     }
     Page& page = layer.pages[kind][index];
-    std::memcpy(pin.data(), page.pin.data(), opt.page_bytes);
+    status = copy_now(layer, pin.data(), page.pin.data());
+    if (!status.ok()) {
+      pin.release();
+      tiers.drop(block);
+      return status.with_context("KV cache");
+    }
     page.pin.release();
     tiers.drop(page.block);
     page = Page{block, std::move(pin), false};
@@ -202,12 +242,12 @@ struct KvStore::Impl {
   void settle_page(Layer& layer, Kind kind, uint32_t index, const Event& after) {
     Page& page = layer.pages[kind][index];
     if (page.kept || !page.pin) return;
-    if (n_kept < opt.kept_pages) {
+    if (n_kept[layer.pool] < pool(layer).kept_pages) {
       page.kept = true;
-      ++n_kept;
+      ++n_kept[layer.pool];
       return;
     }
-    leaving.push_back({page.block, std::move(page.pin), after});
+    leaving.push_back({page.block, tier(layer), std::move(page.pin), after});
     page.pin = {};
   }
 
@@ -228,7 +268,7 @@ struct KvStore::Impl {
   Status reopen(Layer& layer, Kind kind, uint32_t index) {
     SLUICE_RETURN_IF_ERROR(bring_now(layer, kind, index));
     Page& page = layer.pages[kind][index];
-    if (page.kept) --n_kept;
+    if (page.kept) --n_kept[layer.pool];
     page.kept = false;
     return {};
   }
@@ -239,8 +279,13 @@ struct KvStore::Impl {
     const uint64_t run = opt.page_bytes / (uint64_t{opt.n_kv_heads} * per);
     const std::byte* source = layer.pages[kind][from / per].pin.data();
     std::byte* target = layer.pages[kind][to / per].pin.data();
-    for (uint64_t head = 0; head < opt.n_kv_heads; ++head)
-      std::memcpy(target + (head * per + to % per) * run, source + (head * per + from % per) * run, run);
+    CopyQueue* queue = pool(layer).copies;
+    for (uint64_t head = 0; head < opt.n_kv_heads; ++head) {
+      std::byte* out = target + (head * per + to % per) * run;
+      const std::byte* in = source + (head * per + from % per) * run;
+      if (queue == nullptr) std::memcpy(out, in, run);
+      else queue->copy(out, in, run);
+    }
   }
 
   Status commit(Sequence& s, uint32_t base, const std::vector<uint32_t>& cells) {
@@ -252,11 +297,13 @@ struct KvStore::Impl {
         for (uint32_t p = base / opt.page_tokens; p < layer.pages[kind].size(); ++p)
           SLUICE_RETURN_IF_ERROR(make_writable(layer, kind, p));
       }
-    // From here on nothing can fail: a path is moved in all layers or in none.
+    // From here on nothing fails but a device that is lost: a path is moved in all layers or in none.
     for (Layer& layer : s.layers)
       for (const Kind kind : {key, value})
         for (uint32_t i = 0; i < cells.size(); ++i)
           if (cells[i] != base + i) move_cell(layer, kind, cells[i], base + i);
+    for (const Pool& p : opt.pools)
+      if (p.copies != nullptr) SLUICE_RETURN_IF_ERROR(ended(*p.copies));
     return {};
   }
 };
@@ -277,14 +324,14 @@ Result<SequenceId> KvStore::fork(SequenceId id) {
   Sequence& to = *impl_->find(copy_id);
   from = impl_->find(id);
   to.length = from->length;
-  for (uint32_t l = 0; l < impl_->opt.n_layers; ++l)
+  for (size_t l = 0; l < impl_->opt.layer_pool.size(); ++l)
     for (const Kind kind : {key, value})
       for (uint32_t p = 0; p < from->layers[l].pages[kind].size(); ++p) {
         const Page& page = from->layers[l].pages[kind][p];
         impl_->tiers.share(page.block);
         Page shared{page.block, {}, false};
         if (page.pin) {
-          auto pin = impl_->tiers.pin(page.block, impl_->opt.tier);
+          auto pin = impl_->tiers.pin(page.block, impl_->tier(from->layers[l]));
           if (pin.ok()) shared.pin = std::move(*pin);
         }
         to.layers[l].pointers[kind][p] = shared.pin ? shared.pin.data() : nullptr;
@@ -365,8 +412,8 @@ uint32_t KvStore::n_pages(SequenceId id) const {
 }
 
 bool KvStore::any_spilled(SequenceId id, uint32_t layer_index) const {
-  if (impl_->opt.group_pages == 0) return false;
   const Layer& layer = impl_->find(id)->layers[layer_index];
+  if (impl_->pool(layer).group_pages == 0) return false;
   return std::any_of(layer.pages[key].begin(), layer.pages[key].end(), [](const Page& p) { return !p.pin; }) ||
          std::any_of(layer.pages[value].begin(), layer.pages[value].end(), [](const Page& p) { return !p.pin; });
 }
@@ -377,7 +424,7 @@ KvSpan KvStore::span(SequenceId id, uint32_t layer_index, uint32_t first, uint32
   const uint32_t total = n_pages(id);
   const uint32_t end = std::min(first + n, total);
   const uint32_t count = end > first ? end - first : 0;
-  return {layer.pointers[key].data() + first, layer.pointers[value].data() + first, first, count, s.length};
+  return {layer.pointers[key] + first, layer.pointers[value] + first, first, count, s.length};
 }
 
 Status KvStore::bring(SequenceId id, uint32_t layer_index, uint32_t first, uint32_t n, std::vector<Event>& ready) {
@@ -393,7 +440,7 @@ void KvStore::release(SequenceId id, uint32_t layer_index, uint32_t first, uint3
   Sequence& s = *impl_->find(id);
   const uint32_t full = (s.length + s.pending) / impl_->opt.page_tokens;
   const uint32_t end = std::min(first + n, full);
-  if (impl_->opt.group_pages == 0) return;  // nothing ever leaves
+  if (impl_->pool(layer).group_pages == 0) return;  // nothing ever leaves
   for (uint32_t p = first; p < end; ++p)
     for (const Kind kind : {key, value}) impl_->settle_page(layer, kind, p, after);
 }
@@ -401,11 +448,6 @@ void KvStore::release(SequenceId id, uint32_t layer_index, uint32_t first, uint3
 void KvStore::settle(SequenceId id, uint32_t layer_index, const Event& after) {
   release(id, layer_index, 0, n_pages(id), after);
   impl_->let_go_of_ended();
-}
-
-uint64_t KvStore::table_bytes(const Options& o) {
-  const uint64_t pages = 2ull * o.n_layers * div_up(o.context, o.page_tokens);
-  return o.max_sequences * pages * (sizeof(Page) + sizeof(std::byte*));
 }
 
 }  // namespace sluice::plan

@@ -1,5 +1,6 @@
 // KvStore: sequences and their KV pages, as blocks of a TierManager.
 //
+// The pages of a layer lie in the memory of the site that attends to it; a site's memory for pages is a pool.
 // A page holds page_tokens tokens of one layer and kind (K or V). A sequence that is forked shares its
 // pages; a shared page is copied before it is written. Full pages beyond `kept_pages` are written to the
 // spill file once and read again, group by group, whenever their layer is attended to; what comes back
@@ -21,15 +22,23 @@ namespace sluice::plan {
 
 class KvStore {
  public:
+  struct Pool {
+    TierId tier;                  // memory of the pages
+    uint32_t kept_pages = 0;      // full pages that may stay in memory, of all sequences together
+    uint32_t group_pages = 0;     // pages of a layer, kind and sequence brought back at once; 0: none ever leave
+    CopyQueue* copies = nullptr;  // within the tier; null where it is the host's memory
+  };
   struct Options {
-    TierId tier;  // memory of the pages
-    uint32_t n_layers = 0, n_kv_heads = 1;
+    std::vector<Pool> pools;
+    std::vector<uint8_t> layer_pool;  // by layer
+    uint32_t n_kv_heads = 1;
     uint32_t page_tokens = 64;
     uint64_t page_bytes = 0;  // payload of one page
     uint32_t context = 0;     // most tokens of a sequence
     uint32_t max_sequences = 1;
-    uint32_t kept_pages = 0;   // full pages that may stay in memory, of all sequences together
-    uint32_t group_pages = 0;  // pages of a layer, kind and sequence brought back at once; 0: none ever leave
+    // Pointer tables for kernels, where these reach them: max_sequences x layers x 2 x pages of a sequence. Null:
+    // in memory of the store's own.
+    std::byte** tables = nullptr;
   };
   KvStore(tier::TierManager& tiers, const Options& options);
   ~KvStore();
@@ -65,9 +74,6 @@ class KvStore {
   void release(SequenceId sequence, uint32_t layer, uint32_t first, uint32_t n, const Event& after);
   // The layer was attended to: full pages beyond the kept ones may go, once `after` has signalled.
   void settle(SequenceId sequence, uint32_t layer, const Event& after);
-
-  // What the tables of all sequences take at most, for the budget.
-  static uint64_t table_bytes(const Options& options);
 
  private:
   struct Impl;

@@ -2,15 +2,108 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace sluice::plan {
+namespace {
+
+// each(tile) for the tiles that `site` reads in a pass, in their order.
+template <class F>
+void for_each_tile(const Graph& graph, const Plan& plan, bool prompt, uint8_t site, F each) {
+  const Placement& placement = plan.numerics.placement(prompt);
+  for (size_t i = 0; i < graph.ops.size(); ++i) {
+    if (placement.op_site[i] != site) continue;
+    for (const TensorId id : matrices(graph.ops[i]))
+      for (const Tile& tile : plan.movement.weights.of(id)) each(tile);
+  }
+}
+
+// Where the values that an op reads come from: the site of the op before it, but that the residual stream passes
+// attention by.
+uint32_t count_hand_overs(const Graph& graph, const Placement& placement) {
+  uint32_t n = 0;
+  uint8_t stream_at = placement.op_site.front(), before = stream_at;
+  for (size_t i = 1; i < graph.ops.size(); ++i) {
+    const uint8_t site = placement.op_site[i];
+    const Op& op = graph.ops[i];
+    if (std::holds_alternative<AttentionOp>(op)) {
+      n += site != before;
+    } else {
+      n += site != before || site != stream_at;
+      stream_at = site;
+    }
+    before = site;
+  }
+  return n;
+}
+
+}  // namespace
 
 std::string Numerics::hash() const {
   std::string text =
       fmt::format("compute={} kv={} page={}", static_cast<int>(compute), static_cast<int>(kv_type), page_tokens);
-  for (const std::string& device : op_device) text += " " + device;
+  for (const std::vector<uint8_t>* list : {&kv_site, &decode.op_site, &prompt.op_site}) {
+    text += " |";
+    for (const uint8_t site : *list) text += " " + sites[site];
+  }
   uint64_t h = 0xcbf29ce484222325;  // FNV-1a
   for (const char c : text) h = (h ^ static_cast<uint8_t>(c)) * 0x100000001b3;
   return fmt::format("{:016x}", h);
+}
+
+bool Plan::computes(uint8_t site) const {
+  const auto has = [site](const Placement& p) { return std::count(p.op_site.begin(), p.op_site.end(), site) > 0; };
+  return has(numerics.decode) || has(numerics.prompt);
+}
+
+uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site) {
+  Workspace unused;
+  return plan.computes(site) ? lay_out(graph, plan.workspace, site != host_site, nullptr, unused) : 0;
+}
+
+// Rows of a table that is in the host's memory are read there by the host, and copied for the others.
+uint64_t table_bytes(const Graph& graph, const Plan& plan) {
+  const bool at_host =
+      plan.numerics.decode.op_site.front() == host_site && plan.numerics.prompt.op_site.front() == host_site;
+  StepTables unused;
+  return lay_out(graph, plan.workspace, plan.movement.pages_per_sequence, !(at_host && plan.movement.table_resident),
+                 nullptr, unused);
+}
+
+std::vector<uint32_t> block_uses(const Graph& graph, const Plan& plan, bool prompt, uint8_t site) {
+  std::vector<uint32_t> uses(plan.movement.weights.blocks.size(), 0);
+  for_each_tile(graph, plan, prompt, site, [&](const Tile& tile) { ++uses[tile.block]; });
+  return uses;
+}
+
+std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site) {
+  std::vector<uint32_t> order;
+  std::vector<bool> seen = plan.movement.sites[site].resident;
+  for_each_tile(graph, plan, prompt, site, [&](const Tile& tile) {
+    if (!seen[tile.block]) order.push_back(tile.block);
+    seen[tile.block] = true;
+  });
+  return order;
+}
+
+Traffic traffic(const Graph& graph, const Plan& plan, bool prompt) {
+  const Movement& m = plan.movement;
+  Traffic t;
+  t.computed_bytes.assign(m.sites.size(), 0);
+  t.link_bytes.assign(m.sites.size(), 0);
+  t.hand_overs = count_hand_overs(graph, plan.numerics.placement(prompt));
+  std::vector<bool> in_memory = plan.host().resident;  // or read before in this pass
+  for (uint8_t site = 0; site < m.sites.size(); ++site) {
+    for_each_tile(graph, plan, prompt, site, [&](const Tile& tile) {
+      const TensorSpec& tensor = graph.tensor(tile.tensor);
+      t.computed_bytes[site] += (tile.row_end - tile.row_begin) * tensor.row_size();
+    });
+    for (const uint32_t block : streamed_blocks(graph, plan, prompt, site)) {
+      if (site != host_site) t.link_bytes[site] += m.weights.blocks[block].bytes;
+      if (!in_memory[block]) t.disk_bytes += m.weights.blocks[block].bytes;
+    }
+  }
+  return t;
 }
 
 }  // namespace sluice::plan

@@ -1,5 +1,9 @@
 // Plan: what is computed how (Numerics) and what lies where and moves when (Movement).
 //
+// A site is a device with the memory it has: site 0 is the CPU with the host's memory, the others are
+// accelerators. Each op has a site for each placement, and a placement serves steps of up to so many tokens:
+// what is best for one token is seldom best for a prompt.
+//
 // Equal Numerics give equal bits, whatever Movement does. Both are plain data that can be printed and
 // compared; nothing here executes.
 #pragma once
@@ -13,35 +17,61 @@
 
 namespace sluice::plan {
 
+inline constexpr uint8_t host_site = 0;
+
+// Which site computes each op, in steps of a kind.
+struct Placement {
+  std::vector<uint8_t> op_site;  // by op
+  bool operator==(const Placement&) const = default;
+};
+
 struct Numerics {
   Compute compute = Compute::fast;
   KvType kv_type = KvType::f16;
-  uint32_t page_tokens = 64;           // attention is partitioned at multiples of this
-  std::vector<std::string> op_device;  // by op: id of the device that computes it
-  std::string hash() const;            // 16 hex digits
-};
-
-struct Movement {
-  WeightMap weights;
-  std::vector<bool> resident;   // by block
-  uint64_t resident_bytes = 0;  // slots of resident blocks
-  uint64_t streamed_bytes = 0;  // payload read again in every pass
-  uint64_t staging_bytes = 0;   // slots through which the others pass
-  uint64_t ahead_bytes = 0;     // how far reads run ahead of use
-  bool table_resident = false;  // embedding rows come from memory
-
-  // KV, in pages of one layer and kind
-  uint64_t page_slot_bytes = 0;
-  uint32_t pages_per_sequence = 0;  // of one layer and kind at full context
-  uint32_t kv_pages = 0;            // slots for pages, all together
-  uint32_t kv_kept_pages = 0;       // full pages that may stay; beyond these they go to disk
-  uint32_t kv_group_pages = 0;      // pages of a layer attended to at once when some come from disk; 0: all stay
-  uint64_t spill_bytes = 0;         // the most that may lie in the spill file
+  uint32_t page_tokens = 64;       // attention is partitioned at multiples of this
+  std::vector<std::string> sites;  // ids of their devices, the host's first
+  std::vector<uint8_t> kv_site;    // by layer: where its KV lies, and so its AttentionOp in every placement
+  Placement decode, prompt;        // for steps that decode (or verify), and for those of a prompt
+  const Placement& placement(bool is_prompt) const { return is_prompt ? prompt : decode; }
+  std::string hash() const;  // 16 hex digits
 };
 
 struct NamedBytes {
   std::string name;
   uint64_t bytes = 0;
+};
+
+// What a site holds of a model, and what passes through its memory.
+struct Holding {
+  uint64_t budget = 0;             // --ram, --vram
+  std::vector<bool> resident;      // by block: a copy stays. The host's also feed the other sites
+  uint64_t resident_bytes = 0;     // slots of resident blocks
+  uint64_t staging_bytes = 0;      // slots through which others pass
+  uint64_t ahead_bytes = 0;        // how far reads run ahead of use
+  uint32_t kv_pages = 0;           // slots for pages, all together
+  uint32_t kv_kept_pages = 0;      // full pages that may stay; beyond these they go to disk
+  uint32_t kv_group_pages = 0;     // pages of a layer attended to at once when some come from disk; 0: all stay
+  uint64_t scratch_bytes = 0;      // that the device's kernels need
+  std::vector<NamedBytes> memory;  // where the budget goes, adding up to at most that
+
+  uint64_t weight_arena_bytes() const { return resident_bytes + staging_bytes; }
+};
+
+struct Movement {
+  WeightMap weights;
+  std::vector<Holding> sites;       // as Numerics::sites
+  bool table_resident = false;      // embedding rows come from memory
+  uint64_t page_slot_bytes = 0;     // KV, in pages of one layer and kind
+  uint32_t pages_per_sequence = 0;  // of one layer and kind at full context
+  uint64_t spill_bytes = 0;         // the most that may lie in the spill file
+};
+
+// What one pass over the graph moves.
+struct Traffic {
+  uint64_t disk_bytes = 0;               // payload read from disk
+  std::vector<uint64_t> computed_bytes;  // by site: payload that its products read from its memory
+  std::vector<uint64_t> link_bytes;      // by site: payload copied to it from the host
+  uint32_t hand_overs = 0;               // of activations, from one site to another
 };
 
 struct Prediction {
@@ -56,13 +86,21 @@ struct Plan {
   Movement movement;
   WorkspaceShape workspace;
   uint32_t context = 0;
-  uint64_t ram_budget = 0;
-  std::vector<NamedBytes> memory;  // where the budget goes, adding up to at most ram_budget
-  uint64_t disk_bytes_per_token = 0;
   Prediction prediction;
 
-  uint64_t weight_arena_bytes() const { return movement.resident_bytes + movement.staging_bytes; }
-  uint64_t kv_arena_bytes() const { return movement.kv_pages * movement.page_slot_bytes; }
+  const Holding& host() const { return movement.sites.front(); }
+  bool computes(uint8_t site) const;  // some op, in steps of either kind
+  uint64_t kv_arena_bytes(size_t site) const { return movement.sites[site].kv_pages * movement.page_slot_bytes; }
 };
+
+// Bytes of what a step needs beside weights and KV: activations at a site, and what all sites read.
+uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site);
+uint64_t table_bytes(const Graph& graph, const Plan& plan);
+
+// The blocks that `site` computes with in steps of a kind but does not hold, in the order of first use.
+std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site);
+// By block: how often a pass of that kind reads it at `site`.
+std::vector<uint32_t> block_uses(const Graph& graph, const Plan& plan, bool prompt, uint8_t site);
+Traffic traffic(const Graph& graph, const Plan& plan, bool prompt);
 
 }  // namespace sluice::plan

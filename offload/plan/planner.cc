@@ -38,16 +38,19 @@ class Attempt {
   Attempt(const Graph& graph, const Machine& machine, const PlanRequest& request, const Setting& setting)
       : g_(graph), machine_(machine), r_(request) {
     plan_.context = r_.context;
-    plan_.ram_budget = r_.ram_budget;
     plan_.workspace = {r_.step_tokens != 0 ? r_.step_tokens : std::min(setting.step_tokens, r_.context), r_.logit_rows,
                        r_.sequences, r_.taps};
     plan_.numerics.compute = r_.compute;
     plan_.numerics.kv_type = r_.compute == Compute::f32 ? KvType::f32 : KvType::f16;
     plan_.numerics.page_tokens = r_.page_tokens;
-    plan_.numerics.op_device.assign(g_.ops.size(), machine.devices.empty() ? "cpu" : machine.devices.front().id);
+    plan_.numerics.sites = {machine.devices.empty() ? "cpu" : machine.devices.front().id};
+    plan_.numerics.kv_site.assign(g_.n_layers, host_site);
+    plan_.numerics.decode.op_site.assign(g_.ops.size(), host_site);
+    plan_.numerics.prompt = plan_.numerics.decode;
     m_.weights = cut(g_, setting.tile_bytes);
-    m_.resident.assign(m_.weights.blocks.size(), false);
-    m_.ahead_bytes = setting.ahead_bytes;
+    host_.budget = r_.ram_budget;
+    host_.resident.assign(m_.weights.blocks.size(), false);
+    host_.ahead_bytes = setting.ahead_bytes;
     kv_shape();
   }
 
@@ -70,7 +73,7 @@ class Attempt {
       keep(BlockRole::expert);
       left -= streamable_bytes();
     } else {
-      m_.staging_bytes = staging;
+      host_.staging_bytes = staging;
       left = keep_spread(left - staging);
     }
     keep_table(left);
@@ -81,9 +84,12 @@ class Attempt {
  private:
   // --- fixed costs
   uint64_t fixed() const { return total(r_.fixed) + workspace() + role_bytes(BlockRole::vector); }
+  // While nothing is placed yet rows of the embedding table are read from disk.
   uint64_t workspace() const {
-    Workspace unused;
-    return lay_out(g_, plan_.workspace, true, nullptr, unused);
+    Workspace activations;
+    StepTables tables;
+    return lay_out(g_, plan_.workspace, false, nullptr, activations) +
+           lay_out(g_, plan_.workspace, m_.pages_per_sequence, true, nullptr, tables);
   }
   uint64_t role_bytes(BlockRole role) const {
     uint64_t sum = 0;
@@ -101,15 +107,15 @@ class Attempt {
   // Three of the largest: with one in use anywhere, room for another can always be made (see
   // weight_stream.h).
   uint64_t least_staging() const { return 3 * largest(); }
-  uint64_t staging_bytes() const { return std::max(least_staging(), m_.ahead_bytes + 2 * largest()); }
+  uint64_t staging_bytes() const { return std::max(least_staging(), host_.ahead_bytes + 2 * largest()); }
 
   void keep(BlockRole role) {
     for (size_t i = 0; i < m_.weights.blocks.size(); ++i)
       if (m_.weights.blocks[i].role == role) keep_block(i);
   }
   void keep_block(size_t i) {
-    m_.resident[i] = true;
-    m_.resident_bytes += m_.weights.blocks[i].slot_bytes;
+    host_.resident[i] = true;
+    host_.resident_bytes += m_.weights.blocks[i].slot_bytes;
   }
 
   // Keeps as many streamable blocks as fit, spread evenly over the pass so that reading never pauses for
@@ -133,7 +139,7 @@ class Attempt {
     const TensorId table = std::get<EmbedOp>(g_.ops.front()).table;
     if (role_bytes(BlockRole::table) > 0 && role_bytes(BlockRole::table) <= left) keep(BlockRole::table);
     m_.table_resident = true;
-    for (const Tile& tile : m_.weights.of(table)) m_.table_resident &= m_.resident[tile.block];
+    for (const Tile& tile : m_.weights.of(table)) m_.table_resident &= host_.resident[tile.block];
   }
 
   // --- KV
@@ -155,33 +161,29 @@ class Attempt {
     uint64_t most = left / m_.page_slot_bytes;
     if (kv_whole() > most) most = std::max(left / 2, least) / m_.page_slot_bytes;
     if (kv_whole() <= most) {
-      m_.kv_pages = m_.kv_kept_pages = static_cast<uint32_t>(kv_whole());
+      host_.kv_pages = host_.kv_kept_pages = static_cast<uint32_t>(kv_whole());
     } else {
       const uint64_t groups = (most - kv_tails() - kv_filling()) / (4 * r_.sequences);
-      m_.kv_group_pages = static_cast<uint32_t>(std::clamp<uint64_t>(groups / 2, 1, 32));
-      m_.kv_pages = static_cast<uint32_t>(most);
-      m_.kv_kept_pages =
-          static_cast<uint32_t>(most - kv_tails() - kv_filling() - 4ull * r_.sequences * m_.kv_group_pages);
+      host_.kv_group_pages = static_cast<uint32_t>(std::clamp<uint64_t>(groups / 2, 1, 32));
+      host_.kv_pages = static_cast<uint32_t>(most);
+      host_.kv_kept_pages =
+          static_cast<uint32_t>(most - kv_tails() - kv_filling() - 4ull * r_.sequences * host_.kv_group_pages);
       m_.spill_bytes = kv_whole() * m_.page_slot_bytes;
     }
-    return m_.kv_pages * m_.page_slot_bytes;
+    return host_.kv_pages * m_.page_slot_bytes;
   }
 
   void finish() {
     // Reading ahead leaves room for what is asked for out of turn, such as an expert.
-    if (m_.staging_bytes > 0) m_.ahead_bytes = std::min(m_.ahead_bytes, m_.staging_bytes - 2 * largest());
-    for (size_t i = 0; i < m_.weights.blocks.size(); ++i) {
-      const WeightBlock& b = m_.weights.blocks[i];
-      if (!m_.resident[i] && b.role == BlockRole::matrix) m_.streamed_bytes += b.bytes;
-    }
-    plan_.memory = r_.fixed;
-    Workspace unused;
-    plan_.memory.push_back({"workspace", lay_out(g_, plan_.workspace, !m_.table_resident, nullptr, unused)});
-    plan_.memory.push_back({"weights", m_.resident_bytes});
-    plan_.memory.push_back({"staging", m_.staging_bytes});
-    plan_.memory.push_back({"kv", m_.kv_pages * m_.page_slot_bytes});
-    plan_.disk_bytes_per_token = m_.streamed_bytes;
+    if (host_.staging_bytes > 0) host_.ahead_bytes = std::min(host_.ahead_bytes, host_.staging_bytes - 2 * largest());
+    std::vector<NamedBytes>& memory = host_.memory = r_.fixed;
+    m_.sites = {host_};
     plan_.movement = std::move(m_);
+    memory.push_back({"workspace", workspace_bytes(g_, plan_, host_site) + table_bytes(g_, plan_)});
+    memory.push_back({"weights", host_.resident_bytes});
+    memory.push_back({"staging", host_.staging_bytes});
+    memory.push_back({"kv", plan_.kv_arena_bytes(host_site)});
+    plan_.movement.sites.front().memory = memory;
     plan_.prediction = predict(g_, machine_, plan_);
   }
 
@@ -190,6 +192,7 @@ class Attempt {
   const PlanRequest& r_;
   Plan plan_;
   Movement m_;
+  Holding host_;
 };
 
 Status check(const Graph& g, const PlanRequest& r) {

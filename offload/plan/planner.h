@@ -7,13 +7,22 @@
 
 namespace sluice::plan {
 
+// An accelerator that may be used: a device of the Machine, with links to the host.
+struct AcceleratorRequest {
+  std::string device;
+  uint64_t budget = 0;            // of its memory: --vram
+  uint64_t scratch_bytes = 0;     // that its kernels need
+  std::vector<NamedBytes> fixed;  // what is held there already: its context
+};
+
 struct PlanRequest {
-  uint64_t ram_budget = 0;        // everything below has to fit in it
-  std::vector<NamedBytes> fixed;  // what the caller already holds: tokenizer, metadata, trace…
-  uint32_t context = 0;           // tokens of one sequence
-  uint32_t sequences = 1;         // at once
-  uint32_t step_tokens = 0;       // most tokens of one step; 0: the planner chooses
-  uint32_t logit_rows = 1;        // most rows of logits of one step
+  std::vector<AcceleratorRequest> accelerators;  // empty: the CPU alone
+  uint64_t ram_budget = 0;                       // everything below has to fit in it
+  std::vector<NamedBytes> fixed;                 // what the caller already holds: tokenizer, metadata, trace…
+  uint32_t context = 0;                          // tokens of one sequence
+  uint32_t sequences = 1;                        // at once
+  uint32_t step_tokens = 0;                      // most tokens of one step; 0: the planner chooses
+  uint32_t logit_rows = 1;                       // most rows of logits of one step
   uint32_t taps = 0;
   Compute compute = Compute::fast;
   uint32_t page_tokens = 64;

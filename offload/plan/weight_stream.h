@@ -1,14 +1,16 @@
-// WeightStream: the weights of a plan in one memory tier: those that stay, and those that pass through.
+// WeightStream: the weights of a plan in the memory of one site: those that stay, and those that pass through.
 //
-// Every pass over the graph reads the streamed blocks in the same order, so the stream is a cycle: while
-// one block is used, the next ones are on their way, and behind the last one of a pass come the first of
-// the next. Blocks are released with the Event of their last use and evicted at once; what stays is
-// pinned once. Because use follows the order of issue, and staging holds at least three of the largest
-// block, the block that is wanted next always gets its room: everything before it is on its way out.
+// Every pass over the graph of one kind reads the streamed blocks in the same order, so the stream is a cycle:
+// while one block is used, the next ones are on their way, and behind the last one of a pass come the first of
+// the next. Blocks are released with the Event of their last use and evicted at once; what stays is pinned
+// once. Because use follows the order of issue, and staging holds at least three of the largest block, the
+// block that is wanted next always gets its room: everything before it is on its way out.
+// A pass of another kind has another cycle: what was on its way for the old one is dropped.
 //
 // Threads: one, that of the executor.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "core/queue.h"
@@ -17,18 +19,37 @@
 
 namespace sluice::plan {
 
+// The blocks of a WeightMap, known to a TierManager; every site's stream has copies of the same ones.
+class WeightBlocks {
+ public:
+  // `tiers` and `weights` must outlive it. Loads nothing.
+  static Result<WeightBlocks> create(tier::TierManager& tiers, const WeightMap& weights);
+  WeightBlocks(WeightBlocks&& other) noexcept : tiers_(other.tiers_), ids_(std::move(other.ids_)) {
+    other.ids_.clear();
+  }
+  ~WeightBlocks();  // no pins may be left
+  BlockId operator[](uint32_t index) const { return ids_[index]; }
+  size_t size() const { return ids_.size(); }
+
+ private:
+  explicit WeightBlocks(tier::TierManager& tiers) : tiers_(&tiers) {}
+  tier::TierManager* tiers_;
+  std::vector<BlockId> ids_;  // by block of the map
+};
+
 class WeightStream {
  public:
-  // `movement` and `tiers` must outlive the stream. Registers all blocks; loads nothing.
-  static Result<WeightStream> create(tier::TierManager& tiers, TierId tier, const Movement& movement);
-  WeightStream(WeightStream&&) = default;
+  // All but `tier`, which is the site's memory for weights, must outlive the stream. Loads nothing.
+  WeightStream(tier::TierManager& tiers, TierId tier, const WeightBlocks& blocks, const Graph& graph, const Plan& plan,
+               uint8_t site);
+  WeightStream(const WeightStream&) = delete;
   ~WeightStream();
 
   // Reads all that stays; returns when it is there. `progress` (may be empty) is told bytes done of all.
   Status load(void (*progress)(void* context, uint64_t done, uint64_t total) = nullptr, void* context = nullptr);
 
   // A pass begins at the first op.
-  Status begin_pass();
+  Status begin_pass(bool prompt);
   // After a pass that failed or was left early: drops what is in use or on its way, failed reads among it.
   // Nothing that was enqueued may still read the stream's memory.
   void start_over();
@@ -43,22 +64,29 @@ class WeightStream {
 
   // A vector, or a tile that stays; null if it does not stay.
   const std::byte* resident(const Tile& tile) const;
-  BlockId block(uint32_t index) const { return ids_[index]; }
+  BlockId block(uint32_t index) const { return blocks_[index]; }
   TierId tier() const { return tier_; }
 
  private:
-  WeightStream(tier::TierManager& tiers, TierId tier, const Movement& movement)
-      : tiers_(&tiers), tier_(tier), movement_(&movement) {}
+  struct Cycle {
+    std::vector<uint32_t> order;  // streamed blocks in the order of use
+    std::vector<uint32_t> uses;   // by block, of one pass
+  };
+  uint64_t slot_bytes(uint32_t index) const { return movement_.weights.blocks[index].slot_bytes; }
+  const std::vector<uint32_t>& order() const { return cycles_[prompt_].order; }
+  Status fetch_in_time(uint32_t index);
   Status wait_for_room(const Status& why);
 
-  tier::TierManager* tiers_;
-  TierId tier_;
-  const Movement* movement_;
-  std::vector<BlockId> ids_;         // by block
+  tier::TierManager& tiers_;
+  const TierId tier_;
+  const WeightBlocks& blocks_;
+  const Movement& movement_;
+  const Holding& holding_;
+  std::array<Cycle, 2> cycles_;      // of decoding, of prompts
+  bool prompt_ = false;              // the kind of the current pass
   std::vector<tier::Pin> pins_;      // by block: what stays, and what is in use
   std::vector<uint32_t> uses_left_;  // by block, of this pass
-  std::vector<uint32_t> order_;      // streamed blocks in the order of use
-  // Counts of blocks since the stream began or started over; modulo its size they are positions in order_.
+  // Counts of blocks since the cycle began or started over; modulo its size they are positions in order().
   size_t next_done_ = 0, next_use_ = 0, next_issue_ = 0;
   uint64_t ahead_bytes_ = 0;  // issued and not yet used
 };

@@ -46,7 +46,7 @@ uint64_t embed_slot_bytes(const Graph& g) {
 
 }  // namespace
 
-uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool embed_gather, std::byte* base, Workspace& out) {
+uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool with_logits, std::byte* base, Workspace& out) {
   const Widths w = widths(g);
   const uint64_t n = shape.tokens, q = uint64_t{g.n_heads} * g.head_dim, kv = g.kv_values();
   const uint64_t routed = n * w.used;
@@ -60,8 +60,7 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool embed_gather,
   c.take(out.state, n * g.n_heads * (g.head_dim + 2));
   c.take(out.gate, std::max(n, routed) * w.ffn);
   c.take(out.up, std::max(n, routed) * w.ffn);
-  c.take(out.logits, uint64_t{shape.logit_rows} * g.n_vocab);
-  c.take(out.taps, uint64_t{shape.taps} * shape.logit_rows * g.hidden_size);
+  c.take(out.logits, with_logits ? uint64_t{shape.logit_rows} * g.n_vocab : 0);
   // The widest form is f32; q8 rows carry up to three paddings of 64 bytes.
   c.take(out.acts, std::max(n, routed) * (w.act * 4 + 256));
   uint64_t rope = 0;
@@ -74,11 +73,25 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool embed_gather,
   c.take(out.expert_out, routed * g.hidden_size);
   c.take(out.parts, routed);
   c.take(out.expert_rows, routed);
+  return c.used();
+}
+
+uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, uint32_t pages_per_sequence, bool embed_gather,
+                 std::byte* base, StepTables& out) {
+  const uint64_t n = shape.tokens, s = shape.sequences, r = shape.logit_rows;
+  Carver c(base);
   c.take(out.positions, n);
   c.take(out.slots, n);
-  c.take(out.spans, uint64_t{g.n_layers} * shape.sequences * 2);
-  c.take(out.logit_index, shape.logit_rows);
+  c.take(out.spans, g.n_layers * s * 2);
+  c.take(out.logit_index, r);
+  c.take(out.counting, std::max(n, r));
+  uint64_t freqs = 0;
+  for (const RopeSpec& rope : g.ropes) freqs += rope.freqs.size();
+  c.take(out.freqs, freqs);
   c.take(out.embed_rows, n);
+  c.take(out.pages, s * g.n_layers * 2 * pages_per_sequence);
+  c.take(out.logits, r * g.n_vocab);
+  c.take(out.taps, shape.taps * r * g.hidden_size);
   c.page_align();
   out.embed_slot = embed_slot_bytes(g);
   c.take(out.embed_slots, embed_gather ? n * out.embed_slot : 0);

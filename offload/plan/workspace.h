@@ -1,4 +1,5 @@
-// Workspace: the activations and small tables of one step, carved once from a piece of memory.
+// Workspace and StepTables: the activations of one step at one site, and what the host writes for all sites to
+// read, carved once from memory.
 //
 // Sizes are in the comments: N tokens at most in a step, R rows of logits, S sequences, L layers.
 #pragma once
@@ -16,6 +17,7 @@ struct WorkspaceShape {
   bool operator==(const WorkspaceShape&) const = default;
 };
 
+// In the memory of one site.
 struct Workspace {
   // Activations, f32
   float* h = nullptr;  // N x hidden: the residual stream
@@ -28,7 +30,6 @@ struct Workspace {
   float* gate = nullptr;         // N x ffn
   float* up = nullptr;           // N x ffn
   float* logits = nullptr;       // R x n_vocab
-  float* taps = nullptr;         // taps x R x hidden
   std::byte* acts = nullptr;     // N rows of activations in the form a product wants
   float* rope_tables = nullptr;  // per rope N x n_rot
 
@@ -40,19 +41,31 @@ struct Workspace {
   float* expert_out = nullptr;      // N*K x hidden, grouped by expert
   const float** parts = nullptr;    // N x K: where each token's parts are
   uint32_t* expert_rows = nullptr;  // N*K: token of each grouped row
+};
 
-  // Tables that kernels read
+// In host memory that all sites reach.
+struct StepTables {
   int32_t* positions = nullptr;            // N
   TokenSlot* slots = nullptr;              // N
   KvSpan* spans = nullptr;                 // L x S x 2, used in turn by the page groups of a layer
   uint32_t* logit_index = nullptr;         // R: rows of h
+  uint32_t* counting = nullptr;            // max(N, R): 0, 1, 2, …
+  float* freqs = nullptr;                  // of each rope, one behind the other
   const std::byte** embed_rows = nullptr;  // N
   std::byte* embed_slots = nullptr;        // N x embed_slot: gathered rows, as read
   uint64_t embed_slot = 0;
+  std::byte** pages = nullptr;  // S x L x 2 x pages_per_sequence: the KV store's pointer tables
+  // Results
+  float* logits = nullptr;  // R x n_vocab
+  float* taps = nullptr;    // taps x R x hidden
 };
 
-// Lays a Workspace out from `base` (null only measures) and returns the bytes it takes. `embed_gather`:
-// rows of the embedding table are read from disk.
-uint64_t lay_out(const Graph& graph, const WorkspaceShape& shape, bool embed_gather, std::byte* base, Workspace& out);
+// Lays a Workspace out from `base` (null only measures) and returns the bytes it takes. `with_logits`: the site
+// computes logits, and not straight into the StepTables, as the host does.
+uint64_t lay_out(const Graph& graph, const WorkspaceShape& shape, bool with_logits, std::byte* base, Workspace& out);
+
+// `embed_gather`: rows of the embedding table are read from disk, or are copied for a site that does not hold it.
+uint64_t lay_out(const Graph& graph, const WorkspaceShape& shape, uint32_t pages_per_sequence, bool embed_gather,
+                 std::byte* base, StepTables& out);
 
 }  // namespace sluice::plan

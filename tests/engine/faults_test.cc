@@ -126,7 +126,7 @@ TEST_CASE("faults: whichever read fails while running, the session is as before 
   for (const Fault::Kind kind : {Fault::Kind::eio, Fault::Kind::shrunk}) {
     Faulty faulty;
     REQUIRE(faulty.start(ram, {}).ok());
-    REQUIRE(faulty.runtime->plan().movement.streamed_bytes > 0);
+    REQUIRE(plan::traffic(faulty.runtime->graph(), faulty.runtime->plan(), false).disk_bytes > 0);
     uint64_t failed = 0;
     for (uint64_t nth = 1; nth < 400; ++nth) {
       auto session = must(engine::SessionImpl::create(*faulty.runtime));

@@ -24,15 +24,13 @@ struct KvRig {
     tier::TierManager::Options o{&store, "spill", 4 * MiB, 4096};
     tiers = std::make_unique<tier::TierManager>(o);
     KvStore::Options options;
-    options.tier = tiers->add_tier("kv", memory, budget);
-    options.n_layers = layers;
+    options.pools = {{tiers->add_tier("kv", memory, budget), kept, group_pages, nullptr}};
+    options.layer_pool.assign(layers, 0);
     options.n_kv_heads = heads;
     options.page_tokens = page_tokens;
     options.page_bytes = page_bytes;
     options.context = 64;
     options.max_sequences = sequences;
-    options.kept_pages = kept;
-    options.group_pages = group_pages;
     group = group_pages == 0 ? 1 : group_pages;
     kv = std::make_unique<KvStore>(*tiers, options);
   }

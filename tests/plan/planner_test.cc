@@ -30,44 +30,43 @@ PlanRequest request_of(uint64_t ram, uint32_t context = 96) {
 
 uint64_t held(const Plan& p) {
   uint64_t sum = 0;
-  for (const auto& item : p.memory) sum += item.bytes;
+  for (const auto& item : p.host().memory) sum += item.bytes;
   return sum;
 }
 
 // Everything that a plan promises whatever the budget was.
 void check_plan(const Graph& g, const PlanRequest& r, const Plan& p) {
   CHECK(held(p) <= r.ram_budget);
-  CHECK(p.ram_budget == r.ram_budget);
-  CHECK(p.weight_arena_bytes() % io_unit == 0);
-  CHECK(p.kv_arena_bytes() % io_unit == 0);
-  REQUIRE(p.movement.resident.size() == p.movement.weights.blocks.size());
+  CHECK(p.host().budget == r.ram_budget);
+  CHECK(p.host().weight_arena_bytes() % io_unit == 0);
+  CHECK(p.kv_arena_bytes(plan::host_site) % io_unit == 0);
+  REQUIRE(p.host().resident.size() == p.movement.weights.blocks.size());
   uint64_t resident = 0, streamed = 0, largest = 0;
   bool all = true;
-  for (size_t i = 0; i < p.movement.resident.size(); ++i) {
+  for (size_t i = 0; i < p.host().resident.size(); ++i) {
     const plan::WeightBlock& b = p.movement.weights.blocks[i];
-    if (b.role == BlockRole::vector) CHECK(p.movement.resident[i]);
-    if (p.movement.resident[i]) resident += b.slot_bytes;
+    if (b.role == BlockRole::vector) CHECK(p.host().resident[i]);
+    if (p.host().resident[i]) resident += b.slot_bytes;
     if (b.role != BlockRole::matrix && b.role != BlockRole::expert) continue;
     largest = std::max(largest, b.slot_bytes);
-    all = all && p.movement.resident[i];
-    if (!p.movement.resident[i] && b.role == BlockRole::matrix) streamed += b.bytes;
+    all = all && p.host().resident[i];
+    if (!p.host().resident[i] && b.role == BlockRole::matrix) streamed += b.bytes;
   }
-  CHECK(resident == p.movement.resident_bytes);
-  CHECK(streamed == p.movement.streamed_bytes);
-  CHECK(p.disk_bytes_per_token == streamed);
-  if (!all) CHECK(p.movement.staging_bytes >= 3 * largest);
-  if (!all) CHECK(p.movement.ahead_bytes + 2 * largest <= p.movement.staging_bytes);
+  CHECK(resident == p.host().resident_bytes);
+  CHECK(plan::traffic(g, p, false).disk_bytes == streamed);
+  if (!all) CHECK(p.host().staging_bytes >= 3 * largest);
+  if (!all) CHECK(p.host().ahead_bytes + 2 * largest <= p.host().staging_bytes);
   const uint32_t whole = 2 * g.n_layers * r.sequences * p.movement.pages_per_sequence;
   CHECK(p.movement.pages_per_sequence * r.page_tokens >= r.context);
-  CHECK(p.movement.kv_pages <= whole);
-  CHECK(p.movement.kv_kept_pages <= p.movement.kv_pages);
-  CHECK((p.movement.kv_group_pages == 0) == (p.movement.kv_pages == whole));
-  CHECK((p.movement.spill_bytes == 0) == (p.movement.kv_group_pages == 0));
+  CHECK(p.host().kv_pages <= whole);
+  CHECK(p.host().kv_kept_pages <= p.host().kv_pages);
+  CHECK((p.host().kv_group_pages == 0) == (p.host().kv_pages == whole));
+  CHECK((p.movement.spill_bytes == 0) == (p.host().kv_group_pages == 0));
   CHECK(p.workspace.tokens >= 1);
   CHECK(p.workspace.tokens <= std::max(r.context, r.step_tokens));
   CHECK(p.prediction.decode_tok_s > 0);
   CHECK(p.prediction.prefill_tok_s > 0);
-  CHECK(p.numerics.op_device.size() == g.ops.size());
+  CHECK(p.numerics.decode.op_site.size() == g.ops.size());
 }
 
 TEST_CASE("planner: no budget from nothing to plenty is exceeded, and more never keeps less") {
@@ -90,7 +89,7 @@ TEST_CASE("planner: no budget from nothing to plenty is exceeded, and more never
       }
       CAPTURE(ram);
       check_plan(model.graph, r, *p);
-      p->movement.streamed_bytes > 0 ? ++streamed : ++resident;
+      plan::traffic(model.graph, *p, false).disk_bytes > 0 ? ++streamed : ++resident;
     }
     CHECK(refused > 0);
     CHECK(resident > 0);
@@ -189,7 +188,7 @@ TEST_CASE("planner: equal requests give equal plans; Numerics do not depend on t
     const auto b = make_plan(model.graph, test_machine(), request_of(ram));
     REQUIRE(a.ok());
     REQUIRE(b.ok());
-    CHECK(a->movement.resident == b->movement.resident);
+    CHECK(a->host().resident == b->host().resident);
     CHECK(a->prediction.decode_tok_s == b->prediction.decode_tok_s);
     hashes.insert(a->numerics.hash());
   }
@@ -216,9 +215,10 @@ TEST_CASE("cost model: a streamed plan is bound by the disk, and twice the disk 
   const auto a = make_plan(model.graph, slow, request_of(least)), b = make_plan(model.graph, fast, request_of(least));
   REQUIRE(a.ok());
   REQUIRE(b.ok());
-  REQUIRE(a->movement.streamed_bytes > 0);
+  const uint64_t streamed = plan::traffic(model.graph, *a, false).disk_bytes;
+  REQUIRE(streamed > 0);
   CHECK(a->prediction.bottleneck == "disk");
-  const double floor_s = static_cast<double>(a->movement.streamed_bytes) / 0.01e9;
+  const double floor_s = static_cast<double>(streamed) / 0.01e9;
   CHECK(1 / a->prediction.decode_tok_s >= floor_s * 0.99);
   CHECK(1 / a->prediction.decode_tok_s < floor_s * 1.5);
   CHECK(b->prediction.decode_tok_s > 1.5 * a->prediction.decode_tok_s);

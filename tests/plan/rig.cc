@@ -39,9 +39,10 @@ plan::Plan PlanRig::make_plan() const {
 // The least staging and KV that the options allow, so that everything is under pressure.
 void PlanRig::force(plan::Plan& p) const {
   plan::Movement& m = p.movement;
+  plan::Holding& host = m.sites.front();
   m.weights = plan::cut(model.graph, options.tile_bytes);
-  m.resident.assign(m.weights.blocks.size(), false);
-  m.resident_bytes = 0;
+  host.resident.assign(m.weights.blocks.size(), false);
+  host.resident_bytes = 0;
   double carried = 0;
   bool all = true;
   for (size_t i = 0; i < m.weights.blocks.size(); ++i) {
@@ -53,34 +54,35 @@ void PlanRig::force(plan::Plan& p) const {
       if (stays) carried -= 1;
     }
     if (b.role == plan::BlockRole::table) stays = options.resident >= 1;
-    m.resident[i] = stays;
-    if (stays) m.resident_bytes += b.slot_bytes;
+    host.resident[i] = stays;
+    if (stays) host.resident_bytes += b.slot_bytes;
     all &= stays;
   }
   m.table_resident = options.resident >= 1;
   const uint64_t largest =
       std::max(m.weights.largest_slot(plan::BlockRole::matrix), m.weights.largest_slot(plan::BlockRole::expert));
-  m.staging_bytes = all ? 0 : 3 * largest;
-  m.ahead_bytes = largest;
+  host.staging_bytes = all ? 0 : 3 * largest;
+  host.ahead_bytes = largest;
   if (options.kv_groups == 0) return;
   const uint64_t tails = 2ull * model.graph.n_layers * options.sequences;
   const uint64_t filling = 4 * (div_up(options.step_tokens, options.page_tokens) + options.sequences);
-  m.kv_group_pages = options.kv_groups;
-  m.kv_kept_pages = options.kv_kept;
-  m.kv_pages = static_cast<uint32_t>(tails + filling + 4ull * options.sequences * options.kv_groups + options.kv_kept);
+  host.kv_group_pages = options.kv_groups;
+  host.kv_kept_pages = options.kv_kept;
+  host.kv_pages =
+      static_cast<uint32_t>(tails + filling + 4ull * options.sequences * options.kv_groups + options.kv_kept);
   m.spill_bytes = 2ull * model.graph.n_layers * options.sequences * m.pages_per_sequence * m.page_slot_bytes;
 }
 
 PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
     : model(tiny), options(o), plan(make_plan()), store(o.store) {
   const Graph& g = model.graph;
-  plan::Workspace unused;
-  const uint64_t work = plan::lay_out(g, plan.workspace, !plan.movement.table_resident, nullptr, unused);
-  weights_memory = std::make_unique<SimMemory>(plan.weight_arena_bytes(), true);
-  kv_memory = std::make_unique<SimMemory>(plan.kv_arena_bytes(), true);
-  workspace = std::make_unique<SimMemory>(work, true);
-  weights_budget = std::make_unique<tier::Budget>("weights", plan.weight_arena_bytes());
-  kv_budget = std::make_unique<tier::Budget>("kv", plan.kv_arena_bytes());
+  const uint64_t weights_bytes = plan.host().weight_arena_bytes(), kv_arena = plan.kv_arena_bytes(plan::host_site);
+  weights_memory = std::make_unique<SimMemory>(weights_bytes, true);
+  kv_memory = std::make_unique<SimMemory>(kv_arena, true);
+  workspace = std::make_unique<SimMemory>(plan::workspace_bytes(g, plan, plan::host_site), true);
+  tables = std::make_unique<SimMemory>(plan::table_bytes(g, plan), true);
+  weights_budget = std::make_unique<tier::Budget>("weights", weights_bytes);
+  kv_budget = std::make_unique<tier::Budget>("kv", kv_arena);
   store.add_file("model", model.file);
   REQUIRE(store.open("model").value() == FileId{0});
 
@@ -107,18 +109,17 @@ PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
     one.n_threads = 1;
     accelerator = std::make_unique<SimDevice>(std::move(cpu::CpuDevice::create(one).value()), id);
   }
-  weights.emplace(std::move(plan::WeightStream::create(*tiers, host_tier, plan.movement).value()));
+  blocks.emplace(std::move(plan::WeightBlocks::create(*tiers, plan.movement.weights).value()));
+  weights.emplace(*tiers, host_tier, *blocks, g, plan, plan::host_site);
 
   plan::KvStore::Options k;
-  k.tier = TierId{1};
-  k.n_layers = g.n_layers;
+  k.pools = {{TierId{1}, plan.host().kv_kept_pages, plan.host().kv_group_pages, nullptr}};
+  k.layer_pool.assign(g.n_layers, 0);
   k.n_kv_heads = g.n_kv_heads;
   k.page_tokens = plan.numerics.page_tokens;
   k.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
   k.context = plan.context;
   k.max_sequences = plan.workspace.sequences;
-  k.kept_pages = plan.movement.kv_kept_pages;
-  k.group_pages = plan.movement.kv_group_pages;
   kv = std::make_unique<plan::KvStore>(*tiers, k);
 
   if (!plan.movement.weights.op_experts.empty()) {
@@ -137,10 +138,9 @@ PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
   parts.graph = &g;
   parts.plan = &plan;
   parts.store = &store;
-  parts.weights = &*weights;
   parts.kv = kv.get();
-  parts.device = device.get();
-  parts.workspace = workspace->base();
+  parts.sites = {{device.get(), &*weights, workspace->base()}};
+  parts.tables = tables->base();
   parts.experts = experts.get();
   executor = std::make_unique<plan::Executor>(parts);
   const Status loaded = weights->load();
@@ -153,6 +153,7 @@ PlanRig::~PlanRig() {
   experts.reset();
   kv.reset();
   weights.reset();
+  blocks.reset();
   settle();
   CHECK(weights_budget->used() == 0);
   CHECK(kv_budget->used() == 0);

@@ -49,12 +49,13 @@ class PlanRig {
   const PlanRigOptions options;
   plan::Plan plan;
   MemoryStore store;
-  std::unique_ptr<SimMemory> weights_memory, kv_memory, workspace, device_memory;
+  std::unique_ptr<SimMemory> weights_memory, kv_memory, workspace, tables, device_memory;
   std::unique_ptr<tier::Budget> weights_budget, kv_budget, device_budget;
   std::unique_ptr<SimCopyQueue> up;
   std::unique_ptr<cpu::CpuDevice> device;
   std::unique_ptr<SimDevice> accelerator;
   std::unique_ptr<tier::TierManager> tiers;
+  std::optional<plan::WeightBlocks> blocks;
   std::optional<plan::WeightStream> weights;
   std::unique_ptr<plan::KvStore> kv;
   std::unique_ptr<plan::ExpertRunner> experts;
