@@ -13,10 +13,9 @@ namespace sluice::plan {
 
 Executor::Executor(const Parts& p)
     : g_(*p.graph), plan_(*p.plan), store_(*p.store), kv_(*p.kv), experts_(p.experts), trace_(p.trace) {
-  const bool gathers = table_bytes(g_, plan_) > 0;
-  lay_out(g_, plan_.workspace, plan_.movement.pages_per_sequence, gathers, p.tables, tables_);
+  lay_out_tables(g_, plan_, p.tables, tables_);
   for (const SiteParts& part : p.sites) {
-    Site site{part.device, part.weights, {}, nullptr, ActFormat::f32, false};
+    Site site{part.device, part.weights, part.copies, {}, nullptr, ActFormat::f32, false};
     if (part.workspace != nullptr)
       lay_out(g_, plan_.workspace, part.device->memory_tier() != host_tier, part.workspace, site.ws);
     sites_.push_back(site);
@@ -166,11 +165,18 @@ Status Executor::drain(Status status) {
   return status;
 }
 
+// Nothing is on its way any more, and queues of copies that failed work again.
+void Executor::start_over() {
+  for (Site& site : sites_) {
+    site.weights->start_over();
+    if (site.copies != nullptr && !site.copies->signal().wait().ok()) site.copies->reset();
+  }
+}
+
 // Drains the queues whatever happened; a failed step is discarded.
 Status Executor::finish(Status status) {
   status = drain(std::move(status));
-  if (!status.ok())
-    for (Site& site : sites_) site.weights->start_over();
+  if (!status.ok()) start_over();
   if (!status.ok() && experts_ != nullptr) experts_->recover();
   for (const StepSequence& s : sequences_) kv_.end_step(s.id, status.ok());
   if (status.code() == Code::cancelled) cancelled_.store(false, std::memory_order_relaxed);

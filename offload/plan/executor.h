@@ -38,6 +38,7 @@ class Executor {
     Device* device = nullptr;
     WeightStream* weights = nullptr;
     std::byte* workspace = nullptr;  // workspace_bytes() in the site's memory; the host's is reached by all sites
+    CopyQueue* copies = nullptr;     // from the host's memory to the site's; null for the host
   };
   // All but `trace` and `experts` must be given, and everything must outlive the executor.
   struct Parts {
@@ -67,6 +68,7 @@ class Executor {
   struct Site {
     Device* device = nullptr;
     WeightStream* weights = nullptr;
+    CopyQueue* copies = nullptr;
     Workspace ws;
     const float* acts_of = nullptr;  // what ws.acts holds, as acts_format
     ActFormat acts_format = ActFormat::f32;
@@ -90,6 +92,7 @@ class Executor {
   void fill_tables(const Batch& batch);
   void make_rope_tables();
   Status drain(Status status);
+  void start_over();
   Status emit_op(uint32_t index);
 
   // Values
