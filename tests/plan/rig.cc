@@ -33,48 +33,8 @@ plan::Plan PlanRig::make_plan() const {
   REQUIRE_MESSAGE(made.ok(), made.status().message());
   plan::Plan p = std::move(*made);
   if (options.ram == 0) force(p);
-  if (options.placed) place(p);
+  if (options.placed) place(model.graph, p, {"sim", options.placed, options.device_resident, 0});
   return p;
-}
-
-// Every third block of an accelerator's op, or so, stays there; its pages all do.
-void PlanRig::place(plan::Plan& p) const {
-  const Graph& g = model.graph;
-  plan::Numerics& n = p.numerics;
-  n.sites.push_back("sim");
-  for (size_t i = 0; i < g.ops.size(); ++i) {
-    n.decode.op_site[i] = options.placed(i, false);
-    n.prompt.op_site[i] = options.placed(i, true);
-    const auto* attention = std::get_if<AttentionOp>(&g.ops[i]);
-    if (attention == nullptr) continue;
-    n.kv_site[attention->layer] = n.decode.op_site[i];
-    n.prompt.op_site[i] = n.decode.op_site[i];
-  }
-  plan::Movement& m = p.movement;
-  plan::Holding there;
-  there.resident.assign(m.weights.blocks.size(), false);
-  m.sites.push_back(there);
-  double carried = 0;
-  std::vector<uint32_t> uses = plan::block_uses(g, p, false, 1), more = plan::block_uses(g, p, true, 1);
-  plan::Holding& site = m.sites.back();
-  for (size_t i = 0; i < m.weights.blocks.size(); ++i) {
-    const plan::WeightBlock& b = m.weights.blocks[i];
-    bool stays = b.role == plan::BlockRole::vector;
-    if (b.role == plan::BlockRole::matrix && uses[i] + more[i] > 0) {
-      carried += options.device_resident;
-      stays = carried >= 0.999;
-      if (stays) carried -= 1;
-    }
-    site.resident[i] = stays;
-    if (stays) site.resident_bytes += b.slot_bytes;
-  }
-  const uint64_t largest = m.weights.largest_slot(plan::BlockRole::matrix);
-  site.staging_bytes = 3 * largest;
-  site.ahead_bytes = largest;
-  const auto layers = static_cast<uint32_t>(std::count(n.kv_site.begin(), n.kv_site.end(), 1));
-  site.kv_pages = site.kv_kept_pages = 2 * layers * options.sequences * m.pages_per_sequence;
-  if (m.sites.front().staging_bytes == 0) m.sites.front().staging_bytes = 4 * largest;
-  else m.sites.front().staging_bytes += 4 * largest;
 }
 
 // The least staging and KV that the options allow, so that everything is under pressure.

@@ -14,6 +14,7 @@
 #include "offload/plan/executor.h"
 #include "offload/plan/planner.h"
 #include "tests/support/memory_store.h"
+#include "tests/support/placement.h"
 #include "tests/support/sim_device.h"
 #include "tests/support/sim_memory.h"
 #include "tests/support/tiny_graph.h"
@@ -79,7 +80,6 @@ class PlanRig {
  private:
   plan::Plan make_plan() const;
   void force(plan::Plan& plan) const;
-  void place(plan::Plan& plan) const;
   void add_accelerator();
 };
 
