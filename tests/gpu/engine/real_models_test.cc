@@ -1,0 +1,45 @@
+// The real models whole on the stand-in: a few tokens, as near to exact ones as the CPU's.
+#include "tests/gpu/engine/gpu_engine_rig.h"
+
+namespace sluice::test {
+
+TEST_SUITE("exactness") {
+  TEST_CASE("gpu engine: SmolLM2 and Gemma wholly on the GPU") {
+    const std::vector<std::tuple<const char*, const char*, const char*>> models = {
+        {"SLUICE_MODEL", "SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2"},
+        {"SLUICE_MODEL_GEMMA3", "gemma-3-270m.Q4_K_M.gguf", "gemma3"}};
+    for (const auto& [variable, file, name] : models) {
+      const std::string path = fetched_model(variable, file);
+      if (path.empty()) {
+        MESSAGE("skipped: no ", file, " here; scripts/fetch-model gets it");
+        continue;
+      }
+      CAPTURE(name);
+      EngineOptions options = options_for(path, 1 * GiB);
+      options.context = 64;
+      options.batch = 8;
+      options.logit_rows = 8;
+      const auto sequences = read_json(fixture(std::string(name) + "_exact.json")).at("sequences");
+      const auto all = sequences.front().at("ids").get<std::vector<int32_t>>();
+      const std::vector<int32_t> ids(all.begin(), all.begin() + 8);
+      EngineOptions exact = options;
+      exact.precision = Precision::f32;
+      const auto want = all_logits(*start(exact), ids, 8), fast = all_logits(*start(options), ids, 8);
+      GpuEngineOptions o;
+      o.standin.device_bytes = 2ull << 30;
+      const GpuEngine engine(options, o);
+      const uint32_t vocab = engine.runtime->graph().n_vocab;
+      const auto got = all_logits(*engine.runtime, ids, 8);
+      CHECK(worst_distance(got, want.data(), vocab) < 1.25 * worst_distance(fast, want.data(), vocab));
+      for (size_t row = 0; row < ids.size(); ++row) {
+        const auto best = [&](const std::vector<float>& v) {
+          const auto begin = v.begin() + static_cast<long>(row * vocab);
+          return std::max_element(begin, begin + vocab) - begin;
+        };
+        CHECK(best(got) == best(want));
+      }
+    }
+  }
+}
+
+}  // namespace sluice::test
