@@ -85,12 +85,13 @@ std::vector<float> run_product(const Product& p) {
   return out.get();
 }
 
-// Relative to the sum of |terms|. Lanes: each adds cols / 32 values in f32 or cols / 512 units of three roundings,
-// then five additions. Tensor cores: weights are rounded to bf16; sums in f32, of which hardware may truncate.
+// Relative to the sum of |terms|. f32: a lane adds cols / 32 values, then five additions. 8 bits: a sum takes two to
+// four exact dot products of each fourth chunk of 256 columns with three roundings, then five additions. Prompts:
+// weights are rounded to bf16; sums in f32, of which hardware may truncate.
 double error_bound(const Product& p) {
   if (p.on_tensor_cores()) return 0x1.02p-9 + p.cols * 0x1p-23;
   const double steps =
-      p.kind.format == ActFormat::q8 ? 3 * std::ceil(p.cols / 512.0) * 2 + 6 : 16 * std::ceil(p.cols / 512.0) + 6;
+      p.kind.format == ActFormat::q8 ? 3 * std::ceil(p.cols / 1024.0) * 4 + 6 : 16 * std::ceil(p.cols / 512.0) + 6;
   return steps * 0x1.01p-24;
 }
 
