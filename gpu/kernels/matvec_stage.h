@@ -101,9 +101,6 @@ constexpr uint32_t nibbles_at<Q5_0> = 6;
 template <>
 constexpr uint32_t nibbles_at<Q5_1> = 8;
 
-// Bits 0..3 of n to bit 4 of the bytes 0..3: no two of the partial products meet.
-SLUICE_DEVICE uint32_t spread_fifth_bits(uint32_t n) { return (n & 15) * 0x02040810u & 0x10101010u; }
-
 // Blocks sub..sub + subs_at_once - 1.
 template <class F, class Row>
 SLUICE_DEVICE Packed<F> load_packed(F, const Row& row, uint32_t sub, uint32_t t) {
@@ -111,8 +108,8 @@ SLUICE_DEVICE Packed<F> load_packed(F, const Row& row, uint32_t sub, uint32_t t)
   uint32_t low = low_nibbles(word, 0), high = low_nibbles(word, 4);
   if constexpr (F::bytes == Q5_0::bytes || F::bytes == Q5_1::bytes) {
     const uint32_t fifths = row.word(sub * F::bytes + nibbles_at<F> - 4);
-    low |= spread_fifth_bits(fifths >> (4 * t));
-    high |= spread_fifth_bits(fifths >> (16 + 4 * t));
+    low |= fifth_bits(fifths >> (4 * t));
+    high |= fifth_bits(fifths >> (16 + 4 * t));
   }
   if constexpr (F::has_min) return {{{static_cast<int32_t>(low), static_cast<int32_t>(high)}}};
   constexpr uint32_t offset = F::bytes == Q5_0::bytes ? 16 : 8;
