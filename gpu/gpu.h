@@ -56,6 +56,11 @@ Result<GpuSpace> gpu_space(int device);
 uint64_t gpu_memory_cost(uint64_t bytes);
 
 // Scratch with which the kernels of a model of these sizes run well.
-uint64_t kernel_scratch_bytes(uint32_t n_heads, uint32_t head_dim, uint32_t context, uint32_t step_tokens);
+struct ScratchShape {
+  uint32_t n_heads = 0, head_dim = 0;
+  uint32_t widest_row = 0;  // of a matrix, in values
+  uint32_t context = 0, step_tokens = 0;
+};
+uint64_t kernel_scratch_bytes(const ScratchShape& shape);
 
 }  // namespace sluice::gpu

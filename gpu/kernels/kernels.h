@@ -9,12 +9,11 @@
 // their rows are a multiple of 16 bytes, else that of their elements. Quantized rows are 64-byte aligned.
 //
 // Bits: an output row depends on its own input row, the weights and its own sequence alone, except that two
-// calls have a kernel for decoding (1 to 16 tokens, and draft trees) and another for prompts: products of q8
-// activations (matvec_q8.cu, matmul_tile.cu) and attention over f16 pages (attention.cu, attention_prompt.cu).
-// Within each, and in everything else, bits depend neither on the number of tokens nor on row tiles, spans or
-// the size of the scratch memory. With a library, prompts of dense_tokens and more have a third kernel for products
-// (matmul_dense.cu), whose bits may depend on all of these. So a prompt whose last chunk has 16 tokens or fewer differs in the last bits
-// from one that is cut otherwise; whoever cuts prompts can avoid it. Sums are fused where the sources say fmaf;
+// calls have a kernel for decoding (1 to 16 tokens, and draft trees) and another for prompts (so marked, or more
+// tokens): products of q8 activations (matvec_q8.cu, matmul_tile.cu) and attention over f16 pages (attention.cu,
+// attention_prompt.cu). Within each, and in everything else, bits depend neither on the number of tokens nor on
+// row tiles, spans or the size of the scratch memory. With a library, dense_tokens and more have a third kernel
+// for products (matmul_dense.cu), whose bits may depend on all of these. Sums are fused where the sources say fmaf;
 // nvcc must not fuse more (-fmad=false), or instances of one kernel for different numbers of tokens could differ.
 #pragma once
 
