@@ -29,12 +29,16 @@ struct Blueprint {
   plan::Plan plan;
   cpu::CpuOptions cpu;
   std::vector<int> gpus;  // of the plan's sites behind the host's, as CUDA counts them
+  std::string no_gpu;     // one line: why there is none that could be used; or empty
   // What the runtime reads and writes through instead of the store of its options; empty: that one itself.
   std::function<std::unique_ptr<Store>(std::unique_ptr<Store>)> wrap_store;
 };
 
+// For Purpose::plan a machine file describes a machine that need not be this one.
+enum class Purpose : uint8_t { plan, run };
+
 // Reads the model's description, measures the machine and plans; loads nothing.
-Result<Blueprint> draw_up(const EngineOptions& options);
+Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose = Purpose::run);
 
 class Runtime {
  public:
@@ -89,5 +93,9 @@ class Runtime {
   double load_seconds_ = 0;
   std::mutex mutex_;
 };
+
+// draw_up() and Runtime::start(). Where a GPU that was not asked for turns out to have too little memory, or not to
+// work, plans again with what there is, and at last without it; options.warn is told.
+Result<std::unique_ptr<Runtime>> open_runtime(const EngineOptions& options);
 
 }  // namespace sluice::engine

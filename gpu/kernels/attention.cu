@@ -228,9 +228,9 @@ Status whole(cudaStream_t stream, const AttentionCall& call) {
   return launch(stream, counted, shape, attention_whole_kernel<float>, call, head_shape(call));
 }
 
-// The most pages that a sequence of the batch has at hand.
+// The most pages that a sequence of the batch has at hand, or will have.
 uint32_t most_pages(const AttentionCall& call) {
-  uint32_t most = 0;
+  uint32_t most = call.most_pages;
   for (uint32_t t = 0; t < call.n_tokens; ++t) most = std::max(most, call.spans[call.tokens[t].seq].n_pages);
   return most;
 }

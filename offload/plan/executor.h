@@ -90,6 +90,12 @@ class Executor {
   Status begin_and_run(const Batch& batch);
   Status finish(Status status);
   void fill_tables(const Batch& batch);
+  bool recordable() const;
+  uint64_t recording_key();
+  Status walk(const Placement& placement);
+  void launch(const KernelCall& call) {
+    if (!replays_) queue().launch(call);
+  }
   void make_rope_tables();
   Status drain(Status status);
   void start_over();
@@ -139,6 +145,8 @@ class Executor {
   uint32_t op_ = 0, site_ = 0;
   uint32_t n_tokens_ = 0, n_logits_ = 0;
   bool tree_ = false;
+  bool replays_ = false;     // the queue has a recording of this step: all is prepared, nothing launched
+  uint32_t most_pages_ = 0;  // that a recording has to serve; 0: none is made
   const Batch* batch_ = nullptr;
   std::vector<StepSequence> sequences_;
   std::array<Value, n_values> values_;

@@ -1,5 +1,6 @@
 // What can go wrong with a GPU, seen through a whole engine: a clean error, everything given back, and the next
 // step runs as if nothing had happened.
+#include <map>
 #include <thread>
 
 #include "tests/gpu/engine/gpu_engine_rig.h"
@@ -58,10 +59,11 @@ struct Outcome {
   bool failed = false;
   std::string message;
 };
-Outcome run_with_fault(Call call, uint64_t nth, bool lasting, const std::vector<float>& want) {
+Outcome run_with_fault(Call call, uint64_t nth, bool lasting, const GpuEngineOptions& o,
+                       const std::vector<float>& want) {
   const testing::StandIn scope;
   standin::fail(call, nth, cudaErrorUnknown);
-  auto runtime = start(mixed());
+  auto runtime = start(o);
   if (!runtime.ok()) return {true, runtime.status().message()};
   const auto first = run(**runtime);
   standin::fail(call, UINT32_MAX, cudaSuccess);
@@ -72,7 +74,44 @@ Outcome run_with_fault(Call call, uint64_t nth, bool lasting, const std::vector<
   return {!first.ok(), first.status().message()};
 }
 
+void fail_each(const std::vector<std::pair<const char*, Call>>& calls, const GpuEngineOptions& o) {
+  std::vector<float> want;
+  std::map<Call, uint64_t> times;
+  {
+    const testing::StandIn scope;
+    auto runtime = must(start(o));
+    want = must(run(*runtime));
+    for (const auto& [name, call] : calls) times[call] = standin::calls(call);
+  }
+  const uint64_t most = std::string(SLUICE_SANITIZE).empty() ? 24 : 4;  // spread over all
+  for (const auto& [name, call] : calls) {
+    INFO(name, ", called ", times[call], " times");
+    REQUIRE(times[call] > 0);
+    const bool lasting = call == Call::run_kernel || call == Call::run_copy;
+    uint64_t failures = 0;
+    const uint64_t step = std::max<uint64_t>(1, times[call] / most);
+    for (uint64_t nth = 1; nth <= times[call]; nth += step) {
+      INFO("the ", nth, "th");
+      const Outcome outcome = run_with_fault(call, nth, lasting, o, want);
+      failures += outcome.failed;
+      if (outcome.failed) CHECK(!outcome.message.empty());
+    }
+    // Where pinning is refused there is another way.
+    if (call != Call::host_register) CHECK(failures > 0);
+  }
+}
+
 }  // namespace
+
+TEST_CASE("gpu engine: each call that records a step fails at its Nth time") {
+  fail_each({{"cudaStreamBeginCapture", Call::begin_capture},
+             {"cudaStreamEndCapture", Call::end_capture},
+             {"cudaGraphInstantiate", Call::graph_instantiate},
+             {"cudaGraphLaunch", Call::graph_launch},
+             {"a launch", Call::launch},
+             {"a kernel", Call::run_kernel}},
+            {});
+}
 
 TEST_CASE("gpu engine: each call of CUDA fails at its Nth time") {
   const std::vector<std::pair<const char*, Call>> calls = {
@@ -90,30 +129,7 @@ TEST_CASE("gpu engine: each call of CUDA fails at its Nth time") {
       {"a kernel", Call::run_kernel},
       {"a copy", Call::run_copy},
   };
-  std::vector<float> want;
-  std::map<Call, uint64_t> times;
-  {
-    const testing::StandIn scope;
-    auto runtime = must(start(mixed()));
-    want = must(run(*runtime));
-    for (const auto& [name, call] : calls) times[call] = standin::calls(call);
-  }
-  const uint64_t most = std::string(SLUICE_SANITIZE).empty() ? 24 : 4;  // spread over all
-  for (const auto& [name, call] : calls) {
-    INFO(name, ", called ", times[call], " times");
-    REQUIRE(times[call] > 0);
-    const bool lasting = call == Call::run_kernel || call == Call::run_copy;
-    uint64_t failures = 0;
-    const uint64_t step = std::max<uint64_t>(1, times[call] / most);
-    for (uint64_t nth = 1; nth <= times[call]; nth += step) {
-      INFO("the ", nth, "th");
-      const Outcome outcome = run_with_fault(call, nth, lasting, want);
-      failures += outcome.failed;
-      if (outcome.failed) CHECK(!outcome.message.empty());
-    }
-    // Where pinning is refused there is another way.
-    if (call != Call::host_register) CHECK(failures > 0);
-  }
+  fail_each(calls, mixed());
 }
 
 TEST_CASE("gpu engine: where pinning is refused copies go through a ring, with a warning") {
