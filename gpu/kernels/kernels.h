@@ -54,7 +54,7 @@ inline uint64_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim) {
 }
 
 inline constexpr uint32_t decode_tokens = 16;  // the most that count as decode
-inline constexpr uint32_t dense_tokens = 129;  // the least for which weights are dequantized for a library
+inline constexpr uint32_t dense_tokens = decode_tokens + 1;  // the least for which weights are dequantized
 
 // Rows of weights that are dequantized together: some 32 MiB of bf16, which the L2 of a large card mostly holds.
 inline constexpr uint32_t dense_least_rows = 128;
@@ -86,8 +86,8 @@ Status run(cudaStream_t stream, const RouteCall& call, const KernelContext& cont
 Status run(cudaStream_t stream, const MergeCall& call, const KernelContext& context);
 
 // The kernels that a product chooses from.
-Status matvec_q8(cudaStream_t stream, const MatmulCall& call);    // 1 to 16 tokens
-Status matvec_f32(cudaStream_t stream, const MatmulCall& call);   // any number
+Status matvec_q8(cudaStream_t stream, const MatmulCall& call, const KernelContext& context);  // 1 to 16 tokens
+Status matvec_f32(cudaStream_t stream, const MatmulCall& call);                               // any number
 Status matmul_tile(cudaStream_t stream, const MatmulCall& call);  // q8, any number; fast from some 32 on
 bool matmul_dense_serves(const MatmulCall& call, const KernelContext& context);
 Status matmul_dense(cudaStream_t stream, const MatmulCall& call, const KernelContext& context);  // with a library

@@ -4,11 +4,12 @@
 // Bytes: the weights once (rows * cols * 0.56 to 1.06), the activations from the caches. Flops: 2 * tokens * rows *
 // cols. Bound by device memory: unpacking a chunk of weights costs a third of the time that its bytes take.
 //
-// A block has 16 rows, its four warps take turns at their chunks of 256 columns, which come through shared memory
-// ahead of use (matvec_stage.h). The integer dot product of each block of 32 values (Q6_K: 16) is exact; scale_x *
-// (scale_w * dot + min_w * sum_x) is added to one of four sums of the warp, that of blocks 2j and 2j + 1 of every
-// chunk. The four are added as (0 + 1) + (2 + 3), then the warps in their order. All that depends on the column
-// alone, so a row's bits are the same for any number of tokens and any row tile.
+// A block works on tiles of 16 or 32 rows, one after the other; its four warps take turns at the chunks of 256 columns,
+// which come through shared memory ahead of use (matvec_stage.h), those of the next tile behind those of this one. The
+// integer dot product of each block of 32 values (Q6_K: 16) is exact; scale_x * (scale_w * dot + min_w * sum_x) is
+// added to one of four sums of the warp, that of blocks 2j and 2j + 1 of every chunk. The four are added as (0 + 1) +
+// (2 + 3), then the warps in their order. All that depends on the column alone, so a row's bits are the same for any
+// number of tokens, any row tile and any size of grids.
 //
 // One token has a kernel of its own, with the same sums: a product of 16 rows and 8 columns would be 7/8 waste, so
 // the columns are the eight blocks of the chunk, each multiplied with the weights of its block and zeros else. The
@@ -21,44 +22,104 @@
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t warps = 4, stages = 3;
+constexpr uint32_t warps = 4;
 constexpr uint32_t scale_pitch = stage_rows + 2;  // the lanes of eight rows and four blocks meet different banks
+constexpr uint32_t most_shared = 90 * 1024;       // of a block: every card since 2020 has it
+constexpr uint32_t shared_of_sm = 227 * 1024;     // of Hopper; others take their blocks in turn
 
-template <class F>
+// What a kernel is compiled for: M times 16 rows, tokens in N times 8 (N = 0: one).
+template <class Format, bool all_aligned, uint32_t n, uint32_t m>
+struct Variant {
+  using F = Format;
+  static constexpr bool aligned = all_aligned;
+  static constexpr uint32_t N = n, M = m, rows = m * stage_rows, tokens = n == 0 ? 1 : 8 * n;
+  static constexpr uint32_t n_scales = subs_per_chunk * scales_per_sub<F>;
+  static constexpr uint32_t stage_bytes = M * ChunkOf<F, aligned>::stage_bytes;
+  static constexpr uint32_t partial_floats = warps * tokens * rows;
+  static constexpr uint32_t room =
+      (most_shared - 8 * partial_floats) / warps - M * n_scales * scale_pitch * sizeof(ScaleMin);
+  static constexpr uint32_t stages = room / stage_bytes < 5 ? room / stage_bytes : 5;
+  static_assert(stages >= 2);
+};
+
+template <class V>
 struct WarpMemory {
-  alignas(16) std::byte stage[stages][ChunkOf<F>::stage_bytes];
-  ScaleMin scales[subs_per_chunk * scales_per_sub<F>][scale_pitch];
+  alignas(16) std::byte stage[V::stages][V::stage_bytes];
+  ScaleMin scales[V::M][V::n_scales][scale_pitch];
 };
 
-// A warp's part of the work: chunks first, first + warps, …
-struct Share {
-  RowTile tile;
-  uint32_t n_chunks, n_subs;  // of a row
+template <class V>
+struct BlockMemory {
+  WarpMemory<V> warp[warps];
+  float partial[2][V::partial_floats];  // of this tile and the one before
 };
 
-SLUICE_DEVICE Share share_of(const MatmulCall& call, uint64_t row_bytes) {
-  return {{call.weights, row_bytes, block_x() * stage_rows, call.rows - 1},
-          (call.cols + chunk_cols - 1) / chunk_cols,
-          call.cols / 32};
+// The matrix as a block's warps share it: tiles block_x, block_x + grid_x, …; of each, steps at chunks warp + 4 * step.
+struct Work {
+  const std::byte* weights;
+  uint64_t row_bytes;
+  uint32_t n_rows, n_tiles, n_chunks, n_steps, n_subs;
+};
+
+template <class V>
+SLUICE_DEVICE Work work_of(const MatmulCall& call, uint64_t row_bytes) {
+  const uint32_t n_chunks = (call.cols + chunk_cols - 1) / chunk_cols;
+  return {call.weights, row_bytes, call.rows, (call.rows + V::rows - 1) / V::rows, n_chunks,
+          (n_chunks + warps - 1) / warps, call.cols / 32};
 }
 
-// Starts the copies of the warp's i-th chunk; an empty group where there is none.
-template <class F>
-SLUICE_DEVICE void start_chunk(const Share& share, uint32_t i, WarpMemory<F>& memory) {
-  const uint32_t chunk = warp() + i * warps;
-  if (chunk < share.n_chunks) stage_chunk<F>(share.tile, chunk, memory.stage[i % stages]);
+template <class V>
+SLUICE_DEVICE RowTile tile_of(const Work& work, uint32_t tile) {
+  return {work.weights, work.row_bytes, tile * V::rows, work.n_rows - 1};
+}
+
+// Where copies or products are.
+struct Position {
+  uint32_t tile, step, slot;
+};
+
+template <class V>
+SLUICE_DEVICE void advance(const Work& work, Position& position) {
+  position.slot = position.slot + 1 == V::stages ? 0 : position.slot + 1;
+  if (++position.step < work.n_steps) return;
+  position.step = 0;
+  position.tile += grid_x();
+}
+
+// Starts the copies of a chunk; an empty group where there is none.
+template <class V>
+SLUICE_DEVICE void start_chunk(const Work& work, Position& position, WarpMemory<V>& memory) {
+  const uint32_t chunk = warp() + position.step * warps;
+  if (position.tile < work.n_tiles && chunk < work.n_chunks) {
+    SLUICE_UNROLL
+    for (uint32_t m = 0; m < V::M; ++m)
+      stage_chunk<typename V::F, V::aligned>(tile_of<V>(work, position.tile), m * stage_rows, chunk,
+                                             memory.stage[position.slot] + m * (V::stage_bytes / V::M));
+  }
   async_commit();
+  advance<V>(work, position);
+}
+
+// Rows g and g + 8 of the m-th 16.
+template <class V>
+SLUICE_DEVICE StagedRow<V::aligned> row_of(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t m,
+                                           uint32_t row) {
+  return staged_row<typename V::F, V::aligned>(tile, m * stage_rows + row, chunk,
+                                               stage + m * (V::stage_bytes / V::M), row);
 }
 
 // A lane converts half the scales of a row.
-template <class F, bool aligned>
-SLUICE_DEVICE void convert_scales(const Share& share, uint32_t chunk, const std::byte* stage, WarpMemory<F>& memory) {
-  constexpr uint32_t n = 4 * scales_per_sub<F>;
-  const uint32_t row = lane() % stage_rows, quarter = lane() / stage_rows;
-  ScaleMin scales[n];
-  load_scales(F{}, staged_row<F, aligned>(share.tile, stage, chunk, row), quarter, scales);
+template <class V>
+SLUICE_DEVICE void convert_scales(const RowTile& tile, uint32_t chunk, const std::byte* stage, WarpMemory<V>& memory) {
+  constexpr uint32_t n = V::n_scales / 2;
+  const uint32_t row = lane() % stage_rows, half = lane() / stage_rows;
   SLUICE_UNROLL
-  for (uint32_t i = 0; i < n; ++i) memory.scales[quarter * n + i][row] = scales[i];
+  for (uint32_t m = 0; m < V::M; ++m) {
+    ScaleMin scales[n];
+    load_scales(typename V::F{}, row_of<V>(tile, chunk, stage, m, row), half, scales);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < n; ++i) memory.scales[m][half * n + i][row] = scales[i];
+  }
 }
 
 // acc + the part of one block of activations.
@@ -69,21 +130,50 @@ SLUICE_DEVICE float add_scaled(const ScaleMin& weight, const Q8Scale& x, int32_t
   return fmaf(x.scale, product, acc);
 }
 
-// All chunks of a warp: body(chunk, its index among the warp's, stage), the scales converted.
-template <class F, bool aligned, class Body>
-SLUICE_DEVICE void for_each_chunk(const Share& share, WarpMemory<F>& memory, const Body& body) {
+// Adds the warps' sums of a tile up and stores them. partial: warps x tokens x rows.
+template <class V>
+SLUICE_DEVICE void add_warps_and_store(const MatmulCall& call, uint32_t first_row, const float* partial) {
+  block_barrier();
+  for (uint32_t i = thread_x(); i < V::tokens * V::rows; i += 32 * warps) {
+    float sum = partial[i];
+    SLUICE_UNROLL
+    for (uint32_t w = 1; w < warps; ++w) sum += partial[w * V::tokens * V::rows + i];
+    const uint32_t token = i / V::rows, row = first_row + i % V::rows;
+    if (token < call.n_tokens && row < call.rows) store_product(call, token, row, sum);
+  }
+}
+
+// All that a block does. products.prepare(chunk, n_subs) may load activations, products.add(tile, chunk, stage, n_subs)
+// adds a chunk whose scales are converted, products.finish(partial) hands a tile's sums of this warp over.
+template <class V, class Products>
+SLUICE_DEVICE void work_through(const MatmulCall& call, const Work& work, BlockMemory<V>& block, Products& products) {
+  WarpMemory<V>& memory = block.warp[warp()];
+  Position load{block_x(), 0, 0}, now = load;
   SLUICE_UNROLL
-  for (uint32_t i = 0; i + 1 < stages; ++i) start_chunk(share, i, memory);
-  uint32_t i = 0;
-  for (uint32_t chunk = warp(); chunk < share.n_chunks; chunk += warps, ++i) {
-    async_wait<stages - 2>();
-    warp_barrier();  // the chunk is there for all lanes, and all are done with the one before it
-    start_chunk(share, i + stages - 1, memory);
-    const std::byte* stage = memory.stage[i % stages];
-    convert_scales<F, aligned>(share, chunk, stage, memory);
-    warp_barrier();
-    if ((chunk + 1) * subs_per_chunk <= share.n_subs) body(chunk, stage, subs_per_chunk);
-    else body(chunk, stage, share.n_subs - chunk * subs_per_chunk);
+  for (uint32_t i = 0; i + 1 < V::stages; ++i) start_chunk(work, load, memory);
+  for (uint32_t parity = 0; now.tile < work.n_tiles; parity ^= 1) {
+    const uint32_t first_row = now.tile * V::rows;
+    const RowTile tile = tile_of<V>(work, now.tile);
+    products.begin();
+    for (uint32_t step = 0; step < work.n_steps; ++step) {
+      const uint32_t chunk = warp() + step * warps;
+      const bool any = chunk < work.n_chunks;
+      const uint32_t rest = any ? work.n_subs - chunk * subs_per_chunk : 0;
+      if (any) products.prepare(chunk, rest);
+      async_wait<V::stages - 2>();
+      warp_barrier();  // the chunk is there for all lanes, and all are done with the one before it
+      const std::byte* stage = memory.stage[now.slot];
+      start_chunk(work, load, memory);
+      advance<V>(work, now);
+      if (!any) continue;
+      convert_scales<V>(tile, chunk, stage, memory);
+      warp_barrier();
+      if (rest >= subs_per_chunk) products.add(tile, chunk, stage, subs_per_chunk);
+      else products.add(tile, chunk, stage, rest);
+    }
+    float* partial = block.partial[parity];
+    products.finish(partial + warp() * V::tokens * V::rows);
+    add_warps_and_store<V>(call, first_row, partial);
   }
   async_wait<0>();
 }
@@ -107,45 +197,44 @@ SLUICE_DEVICE void add_dots(const int32_t (&upper)[2], const int32_t (&lower)[2]
 
 SLUICE_DEVICE uint32_t load_word(const std::byte* p) { return *reinterpret_cast<const uint32_t*>(p); }
 
-// Adds the warps' sums of 16 rows x N tokens up and stores them. partial: warps x N x 16.
-template <uint32_t N>
-SLUICE_DEVICE void add_warps_and_store(const MatmulCall& call, const float* partial) {
-  block_barrier();
-  for (uint32_t i = thread_x(); i < N * stage_rows; i += 32 * warps) {
-    float sum = partial[i];
-    SLUICE_UNROLL
-    for (uint32_t w = 1; w < warps; ++w) sum += partial[w * N * stage_rows + i];
-    const uint32_t token = i / stage_rows, row = block_x() * stage_rows + i % stage_rows;
-    if (token < call.n_tokens && row < call.rows) store_product(call, token, row, sum);
-  }
-}
+// --- one token ---
 
-template <class F, bool aligned>
-SLUICE_KERNEL void matvec_one_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
-  SLUICE_DYNAMIC_SHARED(WarpMemory<F>, all_memory);
-  SLUICE_SHARED(float, partial, [warps * stage_rows]);
-  WarpMemory<F>& memory = all_memory[warp()];
-  const Share share = share_of(call, row_bytes);
-  const uint32_t g = lane() / 4, t = lane() % 4;
-  const auto* x_scales = reinterpret_cast<const Q8Scale*>(call.x + layout.scales);
+template <class V>
+struct OneProduct {
+  using F = typename V::F;
+  static_assert(V::M == 1);
+  const std::byte* x;
+  const Q8Scale* x_scales;
+  WarpMemory<V>& memory;
+  uint32_t g = lane() / 4, t = lane() % 4;
   float acc[2] = {};  // rows g and g + 8, blocks 2t and 2t + 1
-  for_each_chunk<F, aligned>(share, memory, [&](uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
-    const std::byte* x = call.x + uint64_t{chunk} * chunk_cols + 32 * least(g, n_subs - 1) + 4 * t;
-    const uint32_t mine[2] = {load_word(x), load_word(x + 16)};
-    Q8Scale scale[2];
+  uint32_t words[2] = {};
+  Q8Scale scale[2] = {};
+
+  SLUICE_DEVICE_MEMBER OneProduct(const MatmulCall& call, const Q8Layout& layout, WarpMemory<V>& warp_memory)
+      : x(call.x), x_scales(reinterpret_cast<const Q8Scale*>(call.x + layout.scales)), memory(warp_memory) {}
+
+  SLUICE_DEVICE_MEMBER void begin() { acc[0] = acc[1] = 0.0f; }
+
+  SLUICE_DEVICE_MEMBER void prepare(uint32_t chunk, uint32_t n_subs) {
+    const std::byte* at = x + uint64_t{chunk} * chunk_cols + 32 * least(g, n_subs - 1) + 4 * t;
+    words[0] = load_word(at);
+    words[1] = load_word(at + 16);
     SLUICE_UNROLL
     for (uint32_t i = 0; i < 2; ++i) scale[i] = x_scales[chunk * subs_per_chunk + least(2 * t + i, n_subs - 1)];
-    const StagedRow<aligned> upper = staged_row<F, aligned>(share.tile, stage, chunk, g);
-    const StagedRow<aligned> lower = staged_row<F, aligned>(share.tile, stage, chunk, g + 8);
-    Dots<F> dots = {};
+  }
+
+  SLUICE_DEVICE_MEMBER void add(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
+    const auto upper = row_of<V>(tile, chunk, stage, 0, g), lower = row_of<V>(tile, chunk, stage, 0, g + 8);
+    Dots<F> dots[2] = {};  // of even and odd blocks, so that products wait less for each other
     SLUICE_UNROLL
     for (uint32_t s = 0; s < subs_per_chunk; s += subs_at_once<F>) {
       if (s >= n_subs) break;
       const Packed<F> a = load_packed(F{}, upper, s, t), b = load_packed(F{}, lower, s, t);
       SLUICE_UNROLL
       for (uint32_t i = 0; i < subs_at_once<F>; ++i) {
-        const uint32_t words[2] = {g == s + i ? mine[0] : 0, g == s + i ? mine[1] : 0};
-        add_dots<F>(a.q[i], b.q[i], words, dots);
+        const uint32_t mine[2] = {g == s + i ? words[0] : 0, g == s + i ? words[1] : 0};
+        add_dots<F>(a.q[i], b.q[i], mine, dots[(s + i) % 2]);
       }
     }
     SLUICE_UNROLL
@@ -153,93 +242,159 @@ SLUICE_KERNEL void matvec_one_kernel(MatmulCall call, Q8Layout layout, uint64_t 
       const uint32_t s = 2 * t + e % 2;
       SLUICE_UNROLL
       for (uint32_t k = 0; k < scales_per_sub<F>; ++k) {
-        const ScaleMin& weight = memory.scales[s * scales_per_sub<F> + k][g + e / 2 * 8];
-        if (s < n_subs) acc[e / 2] = add_scaled<F>(weight, scale[e % 2], dots[k][e], acc[e / 2]);
+        const ScaleMin& weight = memory.scales[0][s * scales_per_sub<F> + k][g + e / 2 * 8];
+        const int32_t dot = dots[0][k][e] + dots[1][k][e];
+        if (s < n_subs) acc[e / 2] = add_scaled<F>(weight, scale[e % 2], dot, acc[e / 2]);
       }
     }
-  });
-  SLUICE_UNROLL
-  for (uint32_t h = 0; h < 2; ++h) {
-    acc[h] += shuffle_xor(acc[h], 1);
-    acc[h] += shuffle_xor(acc[h], 2);
-    if (t == 0) partial[warp() * stage_rows + g + 8 * h] = acc[h];
   }
-  add_warps_and_store<1>(call, partial);
+
+  SLUICE_DEVICE_MEMBER void finish(float* partial) {
+    SLUICE_UNROLL
+    for (uint32_t h = 0; h < 2; ++h) {
+      acc[h] += shuffle_xor(acc[h], 1);
+      acc[h] += shuffle_xor(acc[h], 2);
+      if (t == 0) partial[g + 8 * h] = acc[h];
+    }
+  }
+};
+
+template <class V>
+SLUICE_KERNEL void matvec_one_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
+  SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
+  OneProduct<V> product(call, layout, memory->warp[warp()]);
+  work_through<V>(call, work_of<V>(call, row_bytes), *memory, product);
 }
 
-// N: tokens / 8, rounded up.
-template <class F, bool aligned, uint32_t N>
-SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
-  SLUICE_DYNAMIC_SHARED(WarpMemory<F>, all_memory);
-  SLUICE_SHARED(float, partial, [warps * 8 * N * stage_rows]);
-  WarpMemory<F>& memory = all_memory[warp()];
-  const Share share = share_of(call, row_bytes);
-  const uint32_t g = lane() / 4, t = lane() % 4;
-  const std::byte* x[N];           // of token 8n + g
-  const Q8Scale* x_scales[N][2];   // of tokens 8n + 2t and one more
-  SLUICE_UNROLL
-  for (uint32_t n = 0; n < N; ++n) {
-    x[n] = call.x + least(8 * n + g, call.n_tokens - 1) * layout.row_bytes + 4 * t;
+// --- 2 to 16 tokens ---
+
+template <class V>
+struct Products {
+  using F = typename V::F;
+  static constexpr uint32_t N = V::N, M = V::M;
+  const std::byte* x[N];          // of token 8n + g
+  const Q8Scale* x_scales[N][2];  // of tokens 8n + 2t and one more
+  WarpMemory<V>& memory;
+  uint32_t g = lane() / 4, t = lane() % 4;
+  float acc[M][N][4][4] = {};  // rows and tokens as in a fragment, blocks 2j and 2j + 1
+  uint32_t words[subs_per_chunk][2] = {};
+  Q8Scale scale[subs_per_chunk][2] = {};
+
+  SLUICE_DEVICE_MEMBER Products(const MatmulCall& call, const Q8Layout& layout, WarpMemory<V>& warp_memory)
+      : memory(warp_memory) {
     SLUICE_UNROLL
-    for (uint32_t i = 0; i < 2; ++i)
-      x_scales[n][i] = reinterpret_cast<const Q8Scale*>(
-          call.x + least(8 * n + 2 * t + i, call.n_tokens - 1) * layout.row_bytes + layout.scales);
+    for (uint32_t n = 0; n < N; ++n) {
+      x[n] = call.x + least(8 * n + g, call.n_tokens - 1) * layout.row_bytes + 4 * t;
+      SLUICE_UNROLL
+      for (uint32_t i = 0; i < 2; ++i)
+        x_scales[n][i] = reinterpret_cast<const Q8Scale*>(
+            call.x + least(8 * n + 2 * t + i, call.n_tokens - 1) * layout.row_bytes + layout.scales);
+    }
   }
-  float acc[N][4][4] = {};  // rows and tokens as in a fragment, blocks 2j and 2j + 1
-  for_each_chunk<F, aligned>(share, memory, [&](uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
-    const StagedRow<aligned> upper = staged_row<F, aligned>(share.tile, stage, chunk, g);
-    const StagedRow<aligned> lower = staged_row<F, aligned>(share.tile, stage, chunk, g + 8);
+
+  SLUICE_DEVICE_MEMBER void begin() {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < M * N * 16; ++i) acc[i / 16 / N][i / 16 % N][i / 4 % 4][i % 4] = 0.0f;
+  }
+
+  SLUICE_DEVICE_MEMBER void load_x(uint32_t n, uint32_t chunk, uint32_t sub, uint32_t (&word)[2],
+                                   Q8Scale (&token_scale)[2]) const {
+    const uint32_t block = chunk * subs_per_chunk + sub;
+    word[0] = load_word(x[n] + 32 * block);
+    word[1] = load_word(x[n] + 32 * block + 16);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 2; ++i) token_scale[i] = x_scales[n][i][block];
+  }
+
+  // All activations of the chunk while its weights may still be under way; those of 16 tokens are too many.
+  SLUICE_DEVICE_MEMBER void prepare(uint32_t chunk, uint32_t n_subs) {
+    if constexpr (N == 1) {
+      SLUICE_UNROLL
+      for (uint32_t s = 0; s < subs_per_chunk; ++s) load_x(0, chunk, least(s, n_subs - 1), words[s], scale[s]);
+    }
+  }
+
+  SLUICE_DEVICE_MEMBER void add(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
     SLUICE_UNROLL
     for (uint32_t first = 0; first < subs_per_chunk; first += subs_at_once<F>) {
       if (first >= n_subs) break;
-      const Packed<F> a = load_packed(F{}, upper, first, t), b = load_packed(F{}, lower, first, t);
       SLUICE_UNROLL
-      for (uint32_t i = 0; i < subs_at_once<F>; ++i) SLUICE_UNROLL
-      for (uint32_t n = 0; n < N; ++n) {
-        const uint32_t s = first + i, block = chunk * subs_per_chunk + s;
-        const uint32_t words[2] = {load_word(x[n] + 32 * block), load_word(x[n] + 32 * block + 16)};
-        Dots<F> dots = {};
-        add_dots<F>(a.q[i], b.q[i], words, dots);
-        const Q8Scale scale[2] = {x_scales[n][0][block], x_scales[n][1][block]};
+      for (uint32_t m = 0; m < M; ++m) {
+        const Packed<F> a = load_packed(F{}, row_of<V>(tile, chunk, stage, m, g), first, t);
+        const Packed<F> b = load_packed(F{}, row_of<V>(tile, chunk, stage, m, g + 8), first, t);
         SLUICE_UNROLL
-        for (uint32_t e = 0; e < 4; ++e) SLUICE_UNROLL
-        for (uint32_t k = 0; k < scales_per_sub<F>; ++k)
-          acc[n][e][s / 2] = add_scaled<F>(memory.scales[s * scales_per_sub<F> + k][g + e / 2 * 8], scale[e % 2],
-                                           dots[k][e], acc[n][e][s / 2]);
+        for (uint32_t i = 0; i < subs_at_once<F>; ++i) SLUICE_UNROLL
+        for (uint32_t n = 0; n < N; ++n) add_block(m, n, chunk, first + i, a.q[i], b.q[i]);
       }
     }
-  });
-  SLUICE_UNROLL
-  for (uint32_t n = 0; n < N; ++n) SLUICE_UNROLL
-  for (uint32_t e = 0; e < 4; ++e)
-    partial[(warp() * 8 * N + 8 * n + 2 * t + e % 2) * stage_rows + g + e / 2 * 8] =
-        (acc[n][e][0] + acc[n][e][1]) + (acc[n][e][2] + acc[n][e][3]);
-  add_warps_and_store<8 * N>(call, partial);
+  }
+
+  SLUICE_DEVICE_MEMBER void add_block(uint32_t m, uint32_t n, uint32_t chunk, uint32_t s, const int32_t (&upper)[2],
+                                      const int32_t (&lower)[2]) {
+    if constexpr (N > 1) load_x(n, chunk, s, words[s], scale[s]);
+    Dots<F> dots = {};
+    add_dots<F>(upper, lower, words[s], dots);
+    SLUICE_UNROLL
+    for (uint32_t e = 0; e < 4; ++e) SLUICE_UNROLL
+    for (uint32_t k = 0; k < scales_per_sub<F>; ++k)
+      acc[m][n][e][s / 2] = add_scaled<F>(memory.scales[m][s * scales_per_sub<F> + k][g + e / 2 * 8], scale[s][e % 2],
+                                          dots[k][e], acc[m][n][e][s / 2]);
+  }
+
+  SLUICE_DEVICE_MEMBER void finish(float* partial) {
+    SLUICE_UNROLL
+    for (uint32_t m = 0; m < M; ++m) SLUICE_UNROLL
+    for (uint32_t n = 0; n < N; ++n) SLUICE_UNROLL
+    for (uint32_t e = 0; e < 4; ++e) {
+      const float (&four)[4] = acc[m][n][e];
+      partial[(8 * n + 2 * t + e % 2) * V::rows + m * stage_rows + g + e / 2 * 8] =
+          (four[0] + four[1]) + (four[2] + four[3]);
+    }
+  }
+};
+
+template <class V>
+SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
+  SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
+  Products<V> products(call, layout, memory->warp[warp()]);
+  work_through<V>(call, work_of<V>(call, row_bytes), *memory, products);
 }
 
+// --- host ---
+
+template <class V>
+Status start(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
+  constexpr uint32_t resident = shared_of_sm / (sizeof(BlockMemory<V>) + 1024);
+  const uint32_t tiles = blocks_for(call.rows, V::rows), most = resident * context.n_sms;
+  const LaunchShape shape{
+      .grid_x = tiles < most ? tiles : most, .block_x = 32 * warps, .shared_bytes = sizeof(BlockMemory<V>)};
+  const auto kernel = [] {
+    if constexpr (V::N == 0) return matvec_one_kernel<V>;
+    else return matvec_q8_kernel<V>;
+  }();
+  return launch(stream, launch_info("matvec_q8", call), shape, kernel, call, q8_layout(call.cols),
+                row_bytes(call.dtype, call.cols));
+}
+
+// Tiles of 32 rows halve what activations cost; formats of many bits need them less and have no room for them.
 template <class F, bool aligned>
-Status start(cudaStream_t stream, const MatmulCall& call, uint64_t bytes_of_row) {
-  const LaunchShape shape{.grid_x = blocks_for(call.rows, stage_rows),
-                          .block_x = 32 * warps,
-                          .shared_bytes = warps * sizeof(WarpMemory<F>)};
-  const auto launched = [&](auto kernel) {
-    return launch(stream, launch_info("matvec_q8", call), shape, kernel, call, q8_layout(call.cols), bytes_of_row);
-  };
-  if (call.n_tokens == 1) return launched(matvec_one_kernel<F, aligned>);
-  if (call.n_tokens <= 8) return launched(matvec_q8_kernel<F, aligned, 1>);
-  return launched(matvec_q8_kernel<F, aligned, 2>);
+Status start_of(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
+  constexpr uint32_t wide = ChunkOf<F, aligned>::bytes < 200 ? 2 : 1;
+  if (call.n_tokens == 1) return start<Variant<F, aligned, 0, 1>>(stream, call, context);
+  if (call.n_tokens > 8) return start<Variant<F, aligned, 2, 1>>(stream, call, context);
+  if (call.rows < 2 * stage_rows * context.n_sms) return start<Variant<F, aligned, 1, 1>>(stream, call, context);
+  return start<Variant<F, aligned, 1, wide>>(stream, call, context);
 }
 
 }  // namespace
 
-Status matvec_q8(cudaStream_t stream, const MatmulCall& call) {
+Status matvec_q8(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
+  const bool aligned = reinterpret_cast<uintptr_t>(call.weights) % 16 == 0 && row_bytes(call.dtype, call.cols) % 16 == 0;
   return with_quantized("matvec", call.dtype, [&]<class F>(F) {
-    const uint64_t bytes_of_row = row_bytes(call.dtype, call.cols);
-    const bool aligned = reinterpret_cast<uintptr_t>(call.weights) % 4 == 0 && bytes_of_row % 4 == 0;
-    // Chunks that are no multiple of 4 begin at other places in turn.
-    if constexpr (ChunkOf<F>::bytes % 4 == 0)
-      if (aligned) return start<F, true>(stream, call, bytes_of_row);
-    return start<F, false>(stream, call, bytes_of_row);
+    // Chunks that are no multiple of 16 begin at other places in turn.
+    if constexpr (ChunkOf<F, true>::bytes % 16 == 0)
+      if (aligned) return start_of<F, true>(stream, call, context);
+    return start_of<F, false>(stream, call, context);
   });
 }
 

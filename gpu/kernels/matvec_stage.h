@@ -13,11 +13,12 @@ namespace sluice::gpu {
 
 constexpr uint32_t stage_rows = 16, chunk_cols = 256, subs_per_chunk = chunk_cols / 32;
 
-template <class F>
+// aligned: all rows, and with them all chunks, begin at multiples of 16.
+template <class F, bool aligned>
 struct ChunkOf {
-  static constexpr uint32_t bytes = chunk_cols / F::values * F::bytes;  // of a row
-  static constexpr uint32_t pieces = (bytes + 14 + 15) / 16;            // that cover it, wherever it begins
-  static constexpr uint32_t pitch = (pieces | 1) * 16;                  // eight rows begin in different banks
+  static constexpr uint32_t bytes = chunk_cols / F::values * F::bytes;                     // of a row
+  static constexpr uint32_t pieces = aligned ? (bytes + 15) / 16 : (bytes + 14 + 15) / 16;  // that cover it
+  static constexpr uint32_t pitch = (pieces | 1) * 16;  // eight rows begin in different banks
   static constexpr uint32_t stage_bytes = stage_rows * pitch;
 };
 
@@ -32,22 +33,23 @@ SLUICE_DEVICE const std::byte* tile_row(const RowTile& tile, uint32_t row) {
   return tile.weights + least(tile.first_row + row, tile.last_row) * tile.row_bytes;
 }
 
-// Four lanes have a row, each every fourth piece of it.
-template <class F>
-SLUICE_DEVICE void stage_chunk(const RowTile& tile, uint32_t chunk, std::byte* stage) {
-  using C = ChunkOf<F>;
+// 16 rows from `first_row` of the tile on. Four lanes have a row, each every fourth piece of it.
+template <class F, bool aligned>
+SLUICE_DEVICE void stage_chunk(const RowTile& tile, uint32_t first_row, uint32_t chunk, std::byte* stage) {
+  using C = ChunkOf<F, aligned>;
   SLUICE_UNROLL
-  for (uint32_t r = lane() / 4; r < stage_rows; r += 8) {
-    const std::byte* row = tile_row(tile, r);
-    const std::byte* first = row + uint64_t{chunk} * C::bytes;
+  for (uint32_t half = 0; half < 2; ++half) {
+    const uint32_t r = lane() / 4 + 8 * half;
+    const std::byte* first = tile_row(tile, first_row + r) + uint64_t{chunk} * C::bytes;
     const uint64_t rest = tile.row_bytes - uint64_t{chunk} * C::bytes;
-    const uint32_t before = reinterpret_cast<uintptr_t>(first) % 16;
+    const uint32_t before = aligned ? 0 : reinterpret_cast<uintptr_t>(first) % 16;
     const uint32_t in_row = static_cast<uint32_t>(rest < 2 * C::bytes ? rest : 2 * C::bytes) + before;
     const uint32_t needed = least(in_row, C::bytes + before);
     SLUICE_UNROLL
     for (uint32_t c = 0; c < C::pieces; c += 4) {
       const uint32_t at = (c + lane() % 4) * 16;
-      if (at < needed) async_copy16(stage + r * C::pitch + at, first - before + at, least(16, in_row - at));
+      if (at < needed)
+        async_copy16(stage + r * C::pitch + at, first - before + at, aligned ? 16 : least(16, in_row - at));
     }
   }
 }
@@ -72,11 +74,15 @@ struct StagedRow {
   SLUICE_DEVICE_MEMBER uint32_t byte(uint32_t offset) const { return static_cast<uint32_t>(base[odd + offset]); }
 };
 
+// Row `row` of the 16 in `stage`, which is `row_of_tile` in the tile.
 template <class F, bool aligned>
-SLUICE_DEVICE StagedRow<aligned> staged_row(const RowTile& tile, const std::byte* stage, uint32_t chunk, uint32_t row) {
-  const uintptr_t from = reinterpret_cast<uintptr_t>(tile_row(tile, row)) + uint64_t{chunk} * ChunkOf<F>::bytes;
+SLUICE_DEVICE StagedRow<aligned> staged_row(const RowTile& tile, uint32_t row_of_tile, uint32_t chunk,
+                                            const std::byte* stage, uint32_t row) {
+  using C = ChunkOf<F, aligned>;
+  if constexpr (aligned) return {stage + row * C::pitch, 0};
+  const uintptr_t from = reinterpret_cast<uintptr_t>(tile_row(tile, row_of_tile)) + uint64_t{chunk} * C::bytes;
   const auto before = static_cast<uint32_t>(from % 16);
-  return {stage + row * ChunkOf<F>::pitch + before / 4 * 4, aligned ? 0 : before % 4};
+  return {stage + row * C::pitch + before / 4 * 4, before % 4};
 }
 
 // --- what a lane multiplies: of each block of 32 values 4t..4t+3 and 16+4t..16+4t+3, t its place among four lanes ---
