@@ -1,9 +1,13 @@
 #include "offload/plan/cost_model.h"
 
 #include <algorithm>
+#include <array>
 
 namespace sluice::plan {
 namespace {
+
+constexpr double achieved = 0.9;       // of a device's peak, where its kernels were not measured
+constexpr double flops_per_byte = 50;  // of an accelerator of which nothing is known but its memory
 
 double rate_of(const std::map<DType, double>& rates, DType type, double otherwise) {
   const auto at = rates.find(type);
@@ -17,20 +21,26 @@ double between(double one_us, double many_us, uint32_t many, double n) {
   return one_us + std::max(0.0, many_us - one_us) * (n - 1) / (many - 1);
 }
 
-class StepModel {
+// The kernels of ops at one device.
+class OpModel {
  public:
-  StepModel(const Graph& g, const DeviceRates& device, const Plan& plan, uint32_t n_tokens, uint32_t depth)
-      : g_(g), d_(device), plan_(plan), n_(n_tokens), depth_(depth), f32_(plan.numerics.compute == Compute::f32) {}
+  OpModel(const Graph& g, const DeviceRates& device, const Plan& plan, bool accelerator, uint32_t n_tokens,
+          uint32_t depth)
+      : g_(g),
+        d_(device),
+        plan_(plan),
+        n_(n_tokens),
+        depth_(depth),
+        f32_(plan.numerics.compute == Compute::f32),
+        accelerator_(accelerator),
+        layer_(layer_times()) {}
 
-  double seconds() {
-    const LayerTimes* layer = layer_times();
-    for (const Op& op : g_.ops) {
-      for (TensorId id : matrices(op)) add_product(g_.tensor(id), std::holds_alternative<HeadOp>(op) ? 1 : n_);
-      if (!std::holds_alternative<AttentionOp>(op)) continue;
-      if (layer != nullptr) add_layer(*layer);
-      else add_unmeasured_layer();
-    }
-    return seconds_;
+  OpCost cost(const Op& op) {
+    cost_ = {};
+    for (TensorId id : matrices(op)) add_product(id, std::holds_alternative<HeadOp>(op) ? 1 : n_);
+    if (layer_ != nullptr) add_layer(op, *layer_);
+    else add_unmeasured(op);
+    return cost_;
   }
 
  private:
@@ -47,51 +57,205 @@ class StepModel {
     return nullptr;
   }
 
-  void add_product(const TensorSpec& t, uint32_t n) {
+  void add(double seconds, bool memory_bound) {
+    cost_.kernels_s += seconds;
+    if (memory_bound) cost_.memory_s += seconds;
+  }
+
+  // Products with many tokens of a type that was not measured are made of half-precision tiles.
+  double default_gflops() const {
+    if (!accelerator_) return 10;
+    const double half = rate_of(d_.matmul_gflops, DType::f16, d_.memory_gb_s * flops_per_byte);
+    return rate_of(d_.matmul_gflops, DType::bf16, half);
+  }
+  double default_gb_s() const { return d_.memory_gb_s * (accelerator_ ? achieved : 1); }
+  // The host's kernels are called once for a product and share its tiles; an accelerator's once for a tile.
+  double calls(TensorId id) const {
+    return accelerator_ ? static_cast<double>(plan_.movement.weights.of(id).size()) : 1;
+  }
+
+  void add_product(TensorId id, uint32_t n) {
+    const TensorSpec& t = g_.tensor(id);
     if (const ProductTimes* p = product_times(t); p != nullptr && t.experts == 1) {
-      seconds_ += between(p->one_us, p->many_us, p->tokens, n) * 1e-6;
+      add(between(p->one_us, p->many_us, p->tokens, n) * 1e-6, n <= decode_tokens);
       return;
     }
     // A product reads its weights once at the rate of one token, and does its arithmetic at the rate of
     // many; whichever takes longer.
-    const double gb_s = rate_of(f32_ ? d_.matvec_f32_gb_s : d_.matvec_gb_s, t.dtype, d_.memory_gb_s);
-    const double gflops = rate_of(f32_ ? d_.matmul_f32_gflops : d_.matmul_gflops, t.dtype, 10);
+    const double gb_s = rate_of(f32_ ? d_.matvec_f32_gb_s : d_.matvec_gb_s, t.dtype, default_gb_s());
+    const double gflops = rate_of(f32_ ? d_.matmul_f32_gflops : d_.matmul_gflops, t.dtype, default_gflops());
     const double one = static_cast<double>(t.extent.bytes) / (gb_s * 1e9);
-    const double flops = 2.0 * n * t.rows * t.cols;
-    seconds_ += (n == 1 ? one : std::max(one, flops / (gflops * 1e9))) + d_.call_us * 1e-6;
+    const double arithmetic = n == 1 ? 0 : 2.0 * n * t.rows * t.cols / (gflops * 1e9);
+    add(std::max(one, arithmetic) + calls(id) * d_.call_us * 1e-6, one >= arithmetic);
   }
 
   // Tokens held that a token of the step sees, its like in the step included.
   double cells() const { return depth_ + (n_ + 1) / 2.0; }
 
-  void add_layer(const LayerTimes& l) {
-    const double rest = between(l.one_us, l.many_us, l.tokens, n_) * 1e-6;
-    const double attention =
-        n_ == 1 ? l.attention_us * 1e-6 + cells() * l.cell_ns * 1e-9 : n_ * cells() * l.pair_ns * 1e-9;
-    seconds_ += rest + attention;
+  // What a layer does beside products and attention is shared by its three sub-layers.
+  void add_layer(const Op& op, const LayerTimes& l) {
+    if (std::holds_alternative<AttentionOp>(op)) {
+      add(n_ == 1 ? l.attention_us * 1e-6 + cells() * l.cell_ns * 1e-9 : n_ * cells() * l.pair_ns * 1e-9, n_ == 1);
+      return;
+    }
+    const bool sub_layer = std::holds_alternative<AttentionInOp>(op) || std::holds_alternative<AttentionOutOp>(op) ||
+                           std::holds_alternative<FfnOp>(op) || std::holds_alternative<RouteOp>(op);
+    if (sub_layer) add(between(l.one_us, l.many_us, l.tokens, n_) * 1e-6 / 3, true);
   }
-  void add_unmeasured_layer() {
-    constexpr double calls = 13;  // norms, rotations, activations and the like, and attention
+
+  void add_calls(double n) { add(n * d_.call_us * 1e-6, true); }
+
+  // Norms, rotations, activations and the like: 13 calls in a layer.
+  void add_unmeasured(const Op& op) {
+    if (std::holds_alternative<AttentionInOp>(op)) return add_calls(6);
+    if (std::holds_alternative<AttentionOutOp>(op)) return add_calls(2);
+    if (std::holds_alternative<FfnOp>(op) || std::holds_alternative<RouteOp>(op)) return add_calls(3);
+    if (!std::holds_alternative<AttentionOp>(op)) return;
     const double kv = 2 * cells() * static_cast<double>(g_.kv_values() * kv_bytes(plan_.numerics.kv_type));
     const double flops = 4.0 * n_ * cells() * g_.n_heads * g_.head_dim;
-    const double gflops = rate_of(d_.matmul_f32_gflops, DType::f32, 10);
-    seconds_ += std::max(kv / (d_.memory_gb_s * 1e9), flops / (gflops * 1e9)) + calls * d_.call_us * 1e-6;
+    const double gflops = accelerator_ ? default_gflops() : rate_of(d_.matmul_f32_gflops, DType::f32, 10);
+    const double read = kv / (default_gb_s() * 1e9), arithmetic = flops / (gflops * 1e9);
+    add(std::max(read, arithmetic), read >= arithmetic);
+    add_calls(2);
   }
 
   const Graph& g_;
   const DeviceRates& d_;
   const Plan& plan_;
   const uint32_t n_, depth_;
-  const bool f32_;
-  double seconds_ = 0;
+  const bool f32_, accelerator_;
+  const LayerTimes* layer_;
+  OpCost cost_;
 };
 
-// Bytes of KV pages beyond those that are kept, read in every step.
-double spilled_kv_bytes(const Graph& g, const Plan& plan, uint32_t depth) {
+// Bytes of KV pages beyond those that the host keeps, read in every step.
+double spilled_kv_bytes(const Plan& plan, uint32_t depth) {
   const Holding& host = plan.host();
   if (host.kv_group_pages == 0) return 0;
-  const double pages = 2.0 * g.n_layers * (depth / plan.numerics.page_tokens);
+  const std::vector<uint8_t>& at = plan.numerics.kv_site;
+  const auto layers = static_cast<double>(std::count(at.begin(), at.end(), host_site));
+  const double pages = 2.0 * layers * (depth / plan.numerics.page_tokens);
   return std::max(0.0, pages - host.kv_kept_pages) * static_cast<double>(plan.movement.page_slot_bytes);
+}
+
+const LinkRates* find_link(const Machine& machine, std::string_view from, std::string_view to) {
+  for (const LinkRates& link : machine.links)
+    if (link.from == from && link.to == to) return &link;
+  return nullptr;
+}
+
+// The link and the ops in turn: how much has arrived that is not used yet.
+class Walk {
+ public:
+  Walk(const LinkLane& lane, bool streams) : l_(lane), streams_(streams) {}
+
+  StepCost pass(std::span<const OpCost> ops) {
+    cost_ = {};
+    for (const OpCost& op : ops) {
+      if (op.hand_over_s > 0) run(op.hand_over_s, false);
+      cost_.hand_over_s += op.hand_over_s;
+      if (op.site == host_site) at_host(op);
+      else at_accelerator(op);
+    }
+    return cost_;
+  }
+
+ private:
+  // Time passes; the link fills what room there is.
+  void run(double seconds, bool beside_host) {
+    cost_.compute_s += seconds;
+    if (!streams_) return;
+    const double rate = l_.bytes_s * (beside_host ? l_.beside : 1);
+    const double filling = std::min(seconds, (l_.ahead_bytes - arrived_) / rate);
+    cost_.link_s += filling;
+    arrived_ = std::min(l_.ahead_bytes, arrived_ + rate * filling);
+  }
+
+  // Slower while the link runs.
+  void at_host(const OpCost& op) {
+    double left = op.kernels_s, took = 0;
+    if (streams_) {
+      const double filling = (l_.ahead_bytes - arrived_) / (l_.bytes_s * l_.beside);
+      took = std::min(filling, left / l_.host_beside);
+      left -= took * l_.host_beside;
+    }
+    took += std::max(0.0, left);
+    cost_.host_s += took;
+    cost_.host_memory_s += op.kernels_s > 0 ? took * op.memory_s / op.kernels_s : 0;
+    run(took, true);
+  }
+
+  // What has not arrived is waited for, piece by piece.
+  void at_accelerator(const OpCost& op) {
+    const double missing = std::max(0.0, op.link_bytes - arrived_) / std::max(l_.bytes_s, 1.0);
+    const double took = std::max(op.kernels_s, missing);
+    cost_.device_s += op.kernels_s;
+    cost_.device_memory_s += op.memory_s;
+    cost_.wait_s += took - op.kernels_s;
+    cost_.compute_s += took;
+    if (!streams_) return;
+    const double all = arrived_ + l_.bytes_s * took - op.link_bytes;
+    arrived_ = std::clamp(all, 0.0, l_.ahead_bytes);
+    cost_.link_s += took - std::max(0.0, all - l_.ahead_bytes) / l_.bytes_s;
+  }
+
+  const LinkLane& l_;
+  const bool streams_;
+  double arrived_ = 0;
+  StepCost cost_;
+};
+
+uint32_t depth_of(uint32_t context, uint32_t depth) {
+  return depth != 0 ? std::min(depth, context - 1) : std::min(context / 2, 256u);
+}
+
+// What is busy longest, and for what part of the token.
+void find_bottleneck(const StepCost& cost, bool accelerator, Prediction& p) {
+  const double total = cost.seconds();
+  const double arithmetic = cost.host_s - cost.host_memory_s + cost.device_s - cost.device_memory_s;
+  const std::array<std::pair<const char*, double>, 6> busy = {{
+      {"memory", cost.host_memory_s},
+      {"VRAM", cost.device_memory_s},
+      {"compute", arithmetic},
+      {"hand-overs", cost.hand_over_s},
+      {"PCIe", cost.link_s},
+      {"disk", cost.disk_s * cost.disk_slowdown},
+  }};
+  const auto most = std::max_element(busy.begin(), busy.end(), [](auto& a, auto& b) { return a.second < b.second; });
+  p.bottleneck = most->first;
+  p.bottleneck_share = std::min(1.0, most->second / total);
+  if (accelerator) return;
+  const bool disk = cost.disk_s * cost.disk_slowdown > cost.compute_s * cost.compute_slowdown;
+  p.bottleneck = disk ? "disk" : "memory";
+  p.bottleneck_share = std::min(1.0, (disk ? cost.disk_s * cost.disk_slowdown : cost.compute_s) / total);
+}
+
+// The ops of a pass where the plan has them.
+std::vector<OpCost> placed_ops(const Graph& g, const Machine& machine, const Plan& plan, const LinkLane& lane,
+                               uint32_t n_tokens, uint32_t depth) {
+  const bool prompt = n_tokens > decode_tokens;
+  const Placement& placement = plan.numerics.placement(prompt);
+  std::vector<std::vector<OpCost>> at;
+  for (uint8_t site = 0; site < plan.numerics.sites.size(); ++site)
+    at.push_back(op_costs(g, machine, plan, site, n_tokens, depth));
+  std::vector<OpCost> ops;
+  for (size_t i = 0; i < g.ops.size(); ++i) ops.push_back(at[placement.op_site[i]][i]);
+  if (at.size() == 1) return ops;
+  add_hand_overs(g, placement, lane, n_tokens, ops);
+  for (uint8_t site = 1; site < at.size(); ++site)
+    for (const uint32_t block : streamed_blocks(g, plan, prompt, site)) {
+      const WeightBlock& b = plan.movement.weights.blocks[block];
+      ops[b.first_op].link_bytes += static_cast<double>(b.bytes);
+    }
+  return ops;
+}
+
+LinkLane lane_of(const Machine& machine, const Plan& plan) {
+  LinkLane lane;
+  if (plan.numerics.sites.size() < 2) return lane;
+  lane = link_lane(machine, plan.numerics.sites[1]);
+  lane.ahead_bytes = static_cast<double>(plan.movement.sites[1].ahead_bytes);
+  return lane;
 }
 
 }  // namespace
@@ -103,38 +267,112 @@ double StepCost::seconds() const {
   return disk + compute_s - disk / compute_slowdown;
 }
 
-StepCost step_cost(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens, uint32_t depth) {
-  StepCost cost;
-  const DeviceRates* device = machine.device(plan.numerics.sites.front());
-  const TierRates* disk = machine.tier("disk");
-  if (device == nullptr) return cost;
-  cost.compute_s = StepModel(graph, *device, plan, n_tokens, depth).seconds();
-  if (disk != nullptr && disk->read_gb_s > 0) {
-    const double bytes =
-        static_cast<double>(traffic(graph, plan, n_tokens > 1).disk_bytes) + spilled_kv_bytes(graph, plan, depth);
-    cost.disk_s = bytes / (disk->read_gb_s * 1e9);
-    cost.compute_slowdown = 1 / disk->compute_beside;
-    if (disk->read_beside_gb_s > 0) cost.disk_slowdown = std::max(1.0, disk->read_gb_s / disk->read_beside_gb_s);
+std::vector<OpCost> op_costs(const Graph& graph, const Machine& machine, const Plan& plan, uint8_t site,
+                             uint32_t n_tokens, uint32_t depth) {
+  std::vector<OpCost> costs(graph.ops.size());
+  const DeviceRates* device = machine.device(plan.numerics.sites[site]);
+  if (device == nullptr) return costs;
+  OpModel model(graph, *device, plan, site != host_site, n_tokens, depth);
+  for (size_t i = 0; i < costs.size(); ++i) {
+    costs[i] = model.cost(graph.ops[i]);
+    costs[i].site = site;
   }
+  return costs;
+}
+
+LinkLane link_lane(const Machine& machine, const std::string& device) {
+  LinkLane lane;
+  const LinkRates *up = find_link(machine, "host", device), *down = find_link(machine, device, "host");
+  if (up == nullptr || up->gb_s <= 0) return lane;
+  lane.bytes_s = up->gb_s * 1e9;
+  if (up->beside_gb_s > 0) lane.beside = std::min(1.0, up->beside_gb_s / up->gb_s);
+  lane.host_beside = std::clamp(up->compute_beside, 0.01, 1.0);
+  lane.up_bytes_s = lane.down_bytes_s = lane.bytes_s;
+  lane.latency_s = up->latency_us * 1e-6;
+  if (down != nullptr && down->gb_s > 0) {
+    lane.down_bytes_s = down->gb_s * 1e9;
+    lane.latency_s += down->latency_us * 1e-6;
+  }
+  if (const DeviceRates* rates = machine.device(device); rates != nullptr) lane.call_s = rates->call_us * 1e-6;
+  return lane;
+}
+
+// Values go one by one, and are waited for once. Logits that an accelerator computes come to the host.
+void add_hand_overs(const Graph& graph, const Placement& placement, const LinkLane& lane, uint32_t n_tokens,
+                    std::vector<OpCost>& ops) {
+  const auto seconds = [&](uint8_t to, double floats) {
+    return lane.call_s + floats * sizeof(float) / (to == host_site ? lane.down_bytes_s : lane.up_bytes_s);
+  };
+  for (const HandOver& h : hand_overs(graph, placement)) {
+    double& cost = ops[h.op].hand_over_s;
+    if (cost == 0) cost = lane.latency_s;
+    cost += seconds(h.to, static_cast<double>(n_tokens) * h.width);
+  }
+  if (placement.op_site.back() != host_site)
+    ops.back().hand_over_s += lane.latency_s + seconds(host_site, graph.n_vocab);
+}
+
+// The second of two passes: in the first one the link begins with nothing ahead.
+StepCost pass_cost(std::span<const OpCost> ops, const LinkLane& lane) {
+  const bool streams = std::any_of(ops.begin(), ops.end(), [](const OpCost& op) { return op.link_bytes > 0; });
+  Walk walk(lane, streams);
+  const StepCost first = walk.pass(ops);
+  return streams ? walk.pass(ops) : first;
+}
+
+void add_disk(const Machine& machine, double bytes, StepCost& cost) {
+  const TierRates* disk = machine.tier("disk");
+  if (disk == nullptr || disk->read_gb_s <= 0) return;
+  cost.disk_s = bytes / (disk->read_gb_s * 1e9);
+  cost.compute_slowdown = 1 / disk->compute_beside;
+  if (disk->read_beside_gb_s > 0) cost.disk_slowdown = std::max(1.0, disk->read_gb_s / disk->read_beside_gb_s);
+}
+
+StepCost step_cost(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens, uint32_t depth) {
+  if (machine.device(plan.numerics.sites.front()) == nullptr) return {};
+  const LinkLane lane = lane_of(machine, plan);
+  StepCost cost = pass_cost(placed_ops(graph, machine, plan, lane, n_tokens, depth), lane);
+  const bool prompt = n_tokens > decode_tokens;
+  add_disk(machine, static_cast<double>(traffic(graph, plan, prompt).disk_bytes) + spilled_kv_bytes(plan, depth), cost);
   return cost;
 }
 
-Prediction predict(const Graph& graph, const Machine& machine, const Plan& plan) {
+double prompt_seconds(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens) {
+  double seconds = 0;
+  const uint32_t step = plan.workspace.tokens;
+  for (uint32_t done = 0; done < n_tokens; done += step)
+    seconds += step_cost(graph, machine, plan, std::min(step, n_tokens - done), done).seconds();
+  return seconds;
+}
+
+Prediction predict(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t depth) {
   Prediction p;
-  const StepCost decode = step_cost(graph, machine, plan, 1, std::min(plan.context / 2, 256u));
+  p.decode_depth = depth_of(plan.context, depth);
+  const StepCost decode = step_cost(graph, machine, plan, 1, p.decode_depth);
   if (decode.seconds() <= 0) return p;
   p.decode_tok_s = 1 / decode.seconds();
   p.compute_s = decode.compute_s;
   p.disk_s = decode.disk_s;
-  p.bottleneck = decode.disk_s * decode.disk_slowdown > decode.compute_s * decode.compute_slowdown ? "disk" : "memory";
+  find_bottleneck(decode, plan.numerics.sites.size() > 1, p);
+  for (const OpCost& op : placed_ops(graph, machine, plan, lane_of(machine, plan), 1, p.decode_depth))
+    p.op_s.push_back(op.kernels_s + op.hand_over_s);
 
   p.prefill_tokens = std::max(1u, std::min(plan.context / 2, 512u));
-  double seconds = 0;
-  for (uint32_t done = 0; done < p.prefill_tokens; done += plan.workspace.tokens)
-    seconds +=
-        step_cost(graph, machine, plan, std::min(plan.workspace.tokens, p.prefill_tokens - done), done).seconds();
-  p.prefill_tok_s = p.prefill_tokens / seconds;
+  p.prefill_tok_s = p.prefill_tokens / prompt_seconds(graph, machine, plan, p.prefill_tokens);
+  for (const uint32_t n : {64u, 512u, 2048u})
+    if (n <= plan.context) p.prefill.push_back({n, n / prompt_seconds(graph, machine, plan, n)});
   return p;
+}
+
+Request typical_request(uint32_t context, uint32_t depth) {
+  const uint32_t half = std::max(1u, context / 2);
+  return {std::min(4096u, half), std::min(128u, half), depth != 0 ? std::min(depth, context - 1) : context / 2};
+}
+
+double request_seconds(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t depth) {
+  const Request r = typical_request(plan.context, depth);
+  return r.answer * step_cost(graph, machine, plan, 1, r.depth).seconds() +
+         prompt_seconds(graph, machine, plan, r.prompt);
 }
 
 }  // namespace sluice::plan

@@ -37,7 +37,60 @@ uint32_t count_hand_overs(const Graph& graph, const Placement& placement) {
   return n;
 }
 
+// Where the values of a pass are while the ops are walked through; as the Executor has it.
+class Values {
+ public:
+  Values(const Graph& g, const Placement& placement, std::vector<HandOver>& out) : g_(g), p_(placement), out_(out) {}
+
+  void run() {
+    const uint32_t q = g_.n_heads * g_.head_dim, kv = g_.n_kv_heads * g_.head_dim;
+    for (op_ = 0; op_ < g_.ops.size(); ++op_) {
+      const Op& op = g_.ops[op_];
+      if (std::holds_alternative<AttentionInOp>(op)) {
+        bring(residual_, g_.hidden_size);
+        made(qkv_);
+      } else if (std::holds_alternative<AttentionOp>(op)) {
+        Where before = qkv_;
+        bring(before, q);
+        before = qkv_;
+        bring(before, kv);
+        bring(qkv_, kv);
+        made(attended_);
+      } else {
+        if (op_ != 0) bring(residual_, g_.hidden_size);
+        if (std::holds_alternative<AttentionOutOp>(op)) bring(attended_, q);
+        if (!std::holds_alternative<RouteOp>(op)) made(residual_);
+      }
+    }
+  }
+
+ private:
+  struct Where {
+    uint32_t present = 0;  // bit s: site s has it
+    uint8_t made_at = 0;
+  };
+  uint8_t site() const { return p_.op_site[op_]; }
+  void made(Where& value) const { value = {1u << site(), site()}; }
+  void bring(Where& value, uint32_t width) {
+    if ((value.present >> site() & 1) != 0) return;
+    out_.push_back({static_cast<uint32_t>(op_), value.made_at, site(), width});
+    value.present |= 1u << site();
+  }
+
+  const Graph& g_;
+  const Placement& p_;
+  std::vector<HandOver>& out_;
+  size_t op_ = 0;
+  Where residual_, qkv_, attended_;
+};
+
 }  // namespace
+
+std::vector<HandOver> hand_overs(const Graph& graph, const Placement& placement) {
+  std::vector<HandOver> out;
+  Values(graph, placement, out).run();
+  return out;
+}
 
 std::string Numerics::hash() const {
   std::string text =

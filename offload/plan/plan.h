@@ -74,11 +74,23 @@ struct Traffic {
   uint32_t hand_overs = 0;               // of activations, from one site to another
 };
 
+// How long a prompt takes, as tokens per second.
+struct PromptRate {
+  uint32_t tokens = 0;
+  double tok_s = 0;
+};
+
 struct Prediction {
   double decode_tok_s = 0, prefill_tok_s = 0;
   uint32_t prefill_tokens = 0;       // of the prompt that prefill_tok_s is for
   double compute_s = 0, disk_s = 0;  // of one decoded token, before overlap
-  std::string bottleneck;            // "disk", "memory", "compute"
+  // What a decoded token waits for most, and what part of its time that is busy: "disk", "memory" (of the host),
+  // "PCIe", "VRAM" (of an accelerator), "compute", "hand-overs".
+  std::string bottleneck;
+  double bottleneck_share = 0;
+  uint32_t decode_depth = 0;        // tokens held meanwhile
+  std::vector<PromptRate> prefill;  // of several lengths that the context holds
+  std::vector<double> op_s;         // by op: kernels and hand-overs of one decoded token
 };
 
 struct Plan {
@@ -92,6 +104,14 @@ struct Plan {
   bool computes(uint8_t site) const;  // some op, in steps of either kind
   uint64_t kv_arena_bytes(size_t site) const { return movement.sites[site].kv_pages * movement.page_slot_bytes; }
 };
+
+// A value that an op reads and that is at another site: `width` floats of each token.
+struct HandOver {
+  uint32_t op = 0;
+  uint8_t from = 0, to = 0;
+  uint32_t width = 0;
+};
+std::vector<HandOver> hand_overs(const Graph& graph, const Placement& placement);
 
 // Bytes of what a step needs beside weights and KV: activations at a site, and what all sites read.
 uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site);

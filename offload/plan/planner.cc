@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "offload/plan/cost_model.h"
+#include "offload/plan/planner_search.h"
 
 namespace sluice::plan {
 namespace {
@@ -184,7 +187,7 @@ class Attempt {
     memory.push_back({"staging", host_.staging_bytes});
     memory.push_back({"kv", plan_.kv_arena_bytes(host_site)});
     plan_.movement.sites.front().memory = memory;
-    plan_.prediction = predict(g_, machine_, plan_);
+    plan_.prediction = predict(g_, machine_, plan_, r_.depth);
   }
 
   const Graph& g_;
@@ -216,24 +219,157 @@ Result<Plan> with_spill(Plan plan, const PlanRequest& r) {
                format_size(r.spill_limit));
 }
 
-}  // namespace
+// Steps and tiles that are tried with an accelerator, from generous to sparing.
+constexpr std::array<uint32_t, 9> step_sizes = {4096, 2048, 1024, 512, 256, 128, 64, 32, 16};
+constexpr std::array<uint64_t, 9> tile_sizes = {64 * MiB, 32 * MiB, 16 * MiB,  8 * MiB,  4 * MiB,
+                                                2 * MiB,  MiB,      512 * KiB, 256 * KiB};
 
-Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanRequest& request) {
-  SLUICE_RETURN_IF_ERROR(check(graph, request));
+// Plans for the host and one accelerator.
+class Hybrid {
+ public:
+  Hybrid(const Graph& graph, const Machine& machine, const PlanRequest& request)
+      : g_(graph), machine_(machine), r_(request) {
+    for (const uint32_t step : step_sizes)
+      if (step <= r_.context || step == step_sizes.back()) steps_.push_back(std::min(step, r_.context));
+    if (r_.step_tokens != 0) steps_ = {r_.step_tokens};
+  }
+
+  // over_budget with the `shortage` of the most sparing setting. An accelerator that cannot even stream is of no use.
+  Result<Plan> run(Shortage& shortage) {
+    if (tight()) {
+      auto least = sparing(shortage);
+      if (!least.ok() && shortage.vram) return least;
+    }
+    const WeightMap weights = cut(g_, searched_tile());
+    for (const uint32_t step : steps_) look_at(weights, step);
+    for (const uint64_t tile : tile_sizes)
+      if (tile >= searched_tile() / 4 || !best_) try_tile(tile);
+    if (!best_) {
+      SLUICE_ASSIGN_OR_RETURN(best_, sparing(shortage));
+    }
+    best_->prediction = predict(g_, machine_, *best_, r_.depth);
+    return std::move(*best_);
+  }
+
+ private:
+  // Whether the least that works has to be looked at: cutting a large model so fine takes long.
+  bool tight() const {
+    const AcceleratorRequest& accelerator = r_.accelerators.front();
+    const WorkspaceShape shape{steps_.back(), r_.logit_rows, r_.sequences, r_.taps};
+    Workspace unused;
+    const uint64_t fixed = total(accelerator.fixed) + accelerator.scratch_bytes;
+    return accelerator.budget < fixed + lay_out(g_, shape, true, nullptr, unused) + 64 * MiB;
+  }
+
+  // A cut that leaves most of both memories to weights.
+  uint64_t searched_tile() const {
+    const uint64_t most = std::min(r_.accelerators.front().budget / 64, r_.ram_budget / 64);
+    for (const uint64_t tile : tile_sizes)
+      if (tile <= 8 * MiB && tile <= most) return tile;
+    return tile_sizes.back();
+  }
+
+  // The whole search for the first step size that fits; the others start from what it found.
+  void look_at(const WeightMap& weights, uint32_t step) {
+    const Search search(g_, machine_, r_, weights, step);
+    const auto found = found_.empty() ? search.run() : search.run_from(found_.front().second);
+    if (found) found_.emplace_back(step, *found);
+    std::stable_sort(found_.begin(), found_.end(),
+                     [](const auto& a, const auto& b) { return a.second.seconds < b.second.seconds; });
+  }
+
+  // Nothing new where no matrix is as large as the tile.
+  void try_tile(uint64_t tile) {
+    constexpr size_t tried = 3;
+    if (found_.empty() || (tile != tile_sizes.back() && passing_bytes(tile) > r_.ram_budget / 4)) return;
+    const WeightMap weights = cut(g_, tile);
+    if (std::exchange(blocks_, weights.blocks.size()) == weights.blocks.size()) return;
+    for (size_t i = 0; i < std::min(tried, found_.size()); ++i) {
+      const auto& [step, found] = found_[i];
+      const Reserve reserve{step, found.ahead_bytes, host_ahead(r_.ram_budget)};
+      auto plan = arrange(g_, machine_, r_, weights, found.places, reserve);
+      if (!plan.ok()) continue;
+      const double seconds = request_seconds(g_, machine_, *plan, r_.depth);
+      if (best_ && best_seconds_ <= seconds) continue;
+      best_ = std::move(*plan);
+      best_seconds_ = seconds;
+    }
+  }
+
+  // The least there is: everything streams through the accelerator, and KV lies there, or else with the host.
+  Result<Plan> sparing(Shortage& shortage) const {
+    const WeightMap weights = cut(g_, tile_sizes.back());
+    const Reserve reserve{steps_.back(), 0, 0};
+    Places places;
+    places.decode.op_site.assign(g_.ops.size(), accelerator_site);
+    places.prompt = places.decode;
+    auto all = arrange(g_, machine_, r_, weights, places, reserve, &shortage);
+    if (all.ok() || !shortage.vram) return all;
+    for (size_t i = 0; i < g_.ops.size(); ++i)
+      if (std::holds_alternative<AttentionOp>(g_.ops[i])) places.decode.op_site[i] = host_site;
+    places.prompt = places.decode;
+    return arrange(g_, machine_, r_, weights, places, reserve, &shortage);
+  }
+
+  const Graph& g_;
+  const Machine& machine_;
+  const PlanRequest& r_;
+  std::vector<uint32_t> steps_;
+  std::vector<std::pair<uint32_t, Found>> found_;  // with step sizes, the best first
+  size_t blocks_ = 0;                              // of the cut that was tried last
+  std::optional<Plan> best_;
+  double best_seconds_ = 0;
+};
+
+// `least` is the budget that works, where it is too small.
+Result<Plan> plan_for_cpu(const Graph& graph, const Machine& machine, const PlanRequest& request, uint64_t& least) {
   for (const Setting& setting : settings) {
     Attempt attempt(graph, machine, request, setting);
     // A generous setting is taken where all fits, or where it leaves most of the budget to weights.
     const bool roomy = attempt.least() + 4 * setting.ahead_bytes <= request.ram_budget;
     if (attempt.whole() <= request.ram_budget || roomy) return with_spill(attempt.make(), request);
   }
-  PlanRequest sparing = request;
-  Attempt last(graph, machine, sparing, settings.back());
-  const uint64_t least = last.least();
+  Attempt last(graph, machine, request, settings.back());
+  least = last.least();
   if (least > request.ram_budget)
     return error(Code::over_budget,
                  "{} does not fit --ram {}: with a context of {} tokens the least that works is --ram {}M", graph.name,
                  format_size(request.ram_budget), request.context, div_up(least, MiB));
   return with_spill(last.make(), request);
+}
+
+bool routes(const Graph& graph) {
+  return std::any_of(graph.ops.begin(), graph.ops.end(),
+                     [](const Op& op) { return std::holds_alternative<ExpertsOp>(op); });
+}
+
+Status check_accelerator(const Machine& machine, const AcceleratorRequest& accelerator) {
+  if (machine.device(accelerator.device) == nullptr)
+    return error(Code::invalid_argument, "the machine has no device '{}'", accelerator.device);
+  if (link_lane(machine, accelerator.device).bytes_s <= 0)
+    return error(Code::invalid_argument, "the machine has no link from 'host' to '{}'", accelerator.device);
+  return {};
+}
+
+}  // namespace
+
+Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanRequest& request) {
+  SLUICE_RETURN_IF_ERROR(check(graph, request));
+  PlanRequest alone = request;
+  alone.accelerators.clear();
+  uint64_t least_alone = UINT64_MAX;
+  auto cpu = plan_for_cpu(graph, machine, alone, least_alone);
+  if (request.accelerators.empty() || routes(graph)) return cpu;
+  SLUICE_RETURN_IF_ERROR(check_accelerator(machine, request.accelerators.front()));
+  Shortage shortage;
+  auto hybrid = Hybrid(graph, machine, request).run(shortage);
+  if (hybrid.ok() && cpu.ok()) {
+    const double on_cpu = request_seconds(graph, machine, *cpu, request.depth);
+    return request_seconds(graph, machine, *hybrid, request.depth) < on_cpu ? std::move(hybrid) : std::move(cpu);
+  }
+  if (hybrid.ok()) return hybrid;
+  if (cpu.ok()) return shortage.vram && request.accelerators.front().wanted ? std::move(hybrid) : std::move(cpu);
+  return shortage.vram || shortage.least > least_alone ? std::move(cpu) : std::move(hybrid);
 }
 
 }  // namespace sluice::plan

@@ -13,6 +13,7 @@ struct AcceleratorRequest {
   uint64_t budget = 0;            // of its memory: --vram
   uint64_t scratch_bytes = 0;     // that its kernels need
   std::vector<NamedBytes> fixed;  // what is held there already: its context
+  bool wanted = false;            // somebody asked for this budget: one that is too small to be of use is an error
 };
 
 struct PlanRequest {
@@ -20,6 +21,7 @@ struct PlanRequest {
   uint64_t ram_budget = 0;                       // everything below has to fit in it
   std::vector<NamedBytes> fixed;                 // what the caller already holds: tokenizer, metadata, trace…
   uint32_t context = 0;                          // tokens of one sequence
+  uint32_t depth = 0;                            // tokens held, for which decoding is planned; 0: half the context
   uint32_t sequences = 1;                        // at once
   uint32_t step_tokens = 0;                      // most tokens of one step; 0: the planner chooses
   uint32_t logit_rows = 1;                       // most rows of logits of one step
@@ -29,7 +31,9 @@ struct PlanRequest {
   uint64_t spill_limit = 0;  // bytes that KV may take on disk; 0: KV must stay in memory
 };
 
-// over_budget names the least budget that works for this request.
+// With an accelerator: the plan whose typical request (cost_model.h) takes least time, of those on the CPU alone among
+// them. More than one accelerator: the first is used. A graph that routes is planned for the CPU alone.
+// over_budget names the flag of the budget that is too small, and the least that works for this request.
 Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanRequest& request);
 
 }  // namespace sluice::plan

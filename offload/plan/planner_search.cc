@@ -1,0 +1,297 @@
+#include "offload/plan/planner_search.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace sluice::plan {
+namespace {
+
+constexpr double impossible = std::numeric_limits<double>::infinity();
+
+// `count` of n, evenly.
+std::vector<bool> spread(uint32_t count, uint32_t n) {
+  std::vector<bool> chosen(n, false);
+  for (uint32_t i = 0; i < n; ++i) chosen[i] = uint64_t{i + 1} * count / n > uint64_t{i} * count / n;
+  return chosen;
+}
+
+// `count` of all: first, evenly, those of `first`, then of the others.
+std::vector<bool> spread_over(uint32_t count, const std::vector<bool>& first) {
+  const auto n = static_cast<uint32_t>(first.size());
+  const auto n_first = static_cast<uint32_t>(std::count(first.begin(), first.end(), true));
+  const uint32_t from_first = std::min(count, n_first);
+  const auto a = spread(from_first, n_first), b = spread(count - from_first, n - n_first);
+  std::vector<bool> chosen(n);
+  uint32_t i_first = 0, i_other = 0;
+  for (uint32_t i = 0; i < n; ++i) chosen[i] = first[i] ? a[i_first++] : b[i_other++];
+  return chosen;
+}
+
+// 0, 1/parts, 2/parts, … of n.
+std::vector<uint32_t> shares(uint32_t n, uint32_t parts) {
+  std::vector<uint32_t> out;
+  for (uint32_t i = 0; i <= parts; ++i) out.push_back(n * i / parts);
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+double fixed_bytes(const std::vector<NamedBytes>& items) {
+  double sum = 0;
+  for (const NamedBytes& item : items) sum += static_cast<double>(item.bytes);
+  return sum;
+}
+
+}  // namespace
+
+Search::Search(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
+               uint32_t step_tokens)
+    : g_(graph), r_(request), machine_(machine), shell_(plan_shell(graph, machine, request, step_tokens)) {
+  shell_.movement.weights = weights;
+  typical_ = typical_request(r_.context, r_.depth);
+  prompt_step_ = std::min(step_tokens, typical_.prompt);
+  lane_ = link_lane(machine, r_.accelerators.front().device);
+  find_layers();
+  tabulate(machine);
+}
+
+void Search::find_layers() {
+  layers_.resize(g_.n_layers);
+  uint32_t layer = 0;
+  for (uint32_t i = 0; i < g_.ops.size(); ++i) {
+    const Op& op = g_.ops[i];
+    if (const auto* in = std::get_if<AttentionInOp>(&op)) layer = in->layer;
+    if (i == 0 || i + 1 == g_.ops.size()) continue;
+    Layer& l = layers_[layer];
+    if (std::holds_alternative<AttentionInOp>(op)) l.in = i;
+    if (std::holds_alternative<AttentionOp>(op)) l.attention = i;
+    if (std::holds_alternative<AttentionOutOp>(op)) l.out = i;
+    if (std::holds_alternative<FfnOp>(op)) l.ffn = i;
+  }
+}
+
+void Search::tabulate(const Machine& machine) {
+  const uint32_t middle = (typical_.prompt - prompt_step_) / 2;
+  for (uint8_t site = 0; site < 2; ++site) {
+    decode_[site] = op_costs(g_, machine, shell_, site, 1, typical_.depth);
+    prompt_[site] = op_costs(g_, machine, shell_, site, prompt_step_, middle);
+    Workspace unused;
+    workspace_[site] = lay_out(g_, shell_.workspace, site != host_site, nullptr, unused);
+  }
+  StepTables unused;
+  tables_ = lay_out(g_, shell_.workspace, shell_.movement.pages_per_sequence, true, nullptr, unused);
+  bytes_.assign(g_.ops.size(), 0);
+  for (const WeightBlock& b : shell_.movement.weights.blocks) {
+    if (b.role == BlockRole::vector) vectors_ += b.slot_bytes;
+    if (b.role != BlockRole::matrix) continue;
+    bytes_[b.first_op] += static_cast<double>(b.slot_bytes);
+    weights_ += static_cast<double>(b.slot_bytes);
+  }
+  largest_ = largest_block(shell_.movement.weights);
+}
+
+// Seconds of the typical request.
+double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
+  const AcceleratorRequest& accelerator = r_.accelerators.front();
+  const auto kv = kv_sites(g_, places.decode);
+  const auto at_host = static_cast<uint32_t>(std::count(kv.begin(), kv.end(), host_site));
+  const double page = static_cast<double>(shell_.movement.page_slot_bytes);
+  const double layer_kv = 2.0 * r_.sequences * shell_.movement.pages_per_sequence * page;
+
+  // The accelerator's memory
+  double decode_bytes = 0, all_bytes = 0;
+  bool uses[2] = {false, false};
+  for (size_t i = 0; i < bytes_.size(); ++i) {
+    const bool decodes = places.decode.op_site[i] != host_site, prompts = places.prompt.op_site[i] != host_site;
+    decode_bytes += decodes ? bytes_[i] : 0;
+    all_bytes += decodes || prompts ? bytes_[i] : 0;
+    uses[0] = uses[0] || !decodes || !prompts;
+    uses[1] = uses[1] || decodes || prompts;
+  }
+  if (!uses[1]) return impossible;  // a plan for the CPU alone is another matter
+  double vram = static_cast<double>(accelerator.budget) - fixed_bytes(accelerator.fixed) -
+                static_cast<double>(accelerator.scratch_bytes + vectors_ + workspace_[1]) -
+                layer_kv * (g_.n_layers - at_host);
+  const bool streams = all_bytes > vram;
+  if (streams) vram -= static_cast<double>(staging_for(ahead_bytes, largest_));
+  if (vram < 0) return impossible;
+  const double kept = std::min(decode_bytes, vram), prompt_kept = std::min(all_bytes, vram) - kept;
+
+  // The host's
+  const HostKv host = host_kv(r_, at_host, shell_.workspace.tokens);
+  double ram = static_cast<double>(r_.ram_budget) - fixed_bytes(r_.fixed) -
+               static_cast<double>(tables_ + (uses[0] ? workspace_[0] + vectors_ : 0) + passing_bytes(largest_));
+  const double wanted = weights_ - kept - prompt_kept;
+  double kv_pages = static_cast<double>(host.whole);
+  if (ram < kv_pages * page + wanted) ram -= static_cast<double>(staging_for(host_ahead(r_.ram_budget), largest_));
+  if (ram < kv_pages * page) kv_pages = std::max(ram / 2 / page, static_cast<double>(host.least));
+  ram -= kv_pages * page;
+  if (ram < 0) return impossible;
+  const double from_disk = std::max(0.0, wanted - ram);
+  const double held = 2.0 * at_host * (typical_.depth / r_.page_tokens);
+  const double spilled = kv_pages < static_cast<double>(host.whole) ? std::max(0.0, held - kv_pages) * page : 0;
+
+  LinkLane lane = lane_;
+  lane.ahead_bytes = static_cast<double>(ahead_bytes);
+  const auto seconds = [&](bool prompt) {
+    const Placement& placement = prompt ? places.prompt : places.decode;
+    const auto& costs = prompt ? prompt_ : decode_;
+    const double of_decode = decode_bytes > 0 ? 1 - kept / decode_bytes : 0;
+    const double rest = all_bytes - decode_bytes, of_rest = rest > 0 ? 1 - prompt_kept / rest : 0;
+    std::vector<OpCost> ops(g_.ops.size());
+    for (size_t i = 0; i < ops.size(); ++i) {
+      ops[i] = costs[placement.op_site[i]][i];
+      if (placement.op_site[i] == host_site) continue;
+      ops[i].link_bytes = bytes_[i] * (places.decode.op_site[i] != host_site ? of_decode : of_rest);
+    }
+    add_hand_overs(g_, placement, lane, prompt ? prompt_step_ : 1, ops);
+    StepCost cost = pass_cost(ops, lane);
+    add_disk(machine_, from_disk + spilled, cost);
+    return cost.seconds();
+  };
+  return typical_.answer * seconds(false) + seconds(true) * typical_.prompt / prompt_step_;
+}
+
+void Search::place_prompt(Places& p, bool streamed) const {
+  p.decode.op_site.front() = p.decode.op_site[1];
+  p.prompt = p.decode;
+  if (!streamed) return;
+  for (size_t i = 0; i < g_.ops.size(); ++i)
+    if (!std::holds_alternative<AttentionOp>(g_.ops[i])) p.prompt.op_site[i] = accelerator_site;
+}
+
+// A prompt streams through the accelerator what it does not hold, or is computed where decoding is: whichever is
+// faster.
+void Search::settle(Found& found) const {
+  found.seconds = impossible;
+  for (const bool streamed : {false, true}) {
+    Places places = found.places;
+    place_prompt(places, streamed);
+    const double seconds = weigh(places, found.ahead_bytes);
+    if (!(seconds < found.seconds)) continue;
+    found.places = places;
+    found.prompt_streams = streamed;
+    found.seconds = seconds;
+  }
+}
+
+Places Search::places_of(const Counts& c) const {
+  const auto n = static_cast<uint32_t>(layers_.size());
+  std::vector<bool> kv(n), attention(n), ffn(n);
+  for (uint32_t i = 0; i < n; ++i) kv[i] = i + c.kv >= n, attention[i] = i + c.attention >= n, ffn[i] = i + c.ffn >= n;
+  if (!c.at_the_end) kv = spread(c.kv, n), attention = spread_over(c.attention, kv), ffn = spread(c.ffn, n);
+  Places places;
+  places.decode.op_site.assign(g_.ops.size(), accelerator_site);
+  places.prompt = places.decode;
+  auto& site = places.decode.op_site;
+  for (uint32_t i = 0; i < n; ++i) {
+    if (kv[i]) site[layers_[i].attention] = host_site;
+    if (attention[i]) site[layers_[i].in] = site[layers_[i].out] = host_site;
+    if (ffn[i]) site[layers_[i].ffn] = host_site;
+  }
+  if (c.head_at_host) site.back() = host_site;
+  return places;
+}
+
+// The least keeps several reads of the disk under way, where it is the disk that feeds the link.
+std::vector<uint64_t> Search::distances() const {
+  std::vector<uint64_t> out;
+  const uint64_t budget = r_.accelerators.front().budget, most = budget / 6;
+  for (uint64_t ahead = std::max(largest_, std::min(64 * MiB, align_down(budget / 64, io_unit)));
+       out.empty() || ahead <= most; ahead *= 2)
+    out.push_back(ahead);
+  return out;
+}
+
+std::vector<Found> Search::families() const {
+  const auto n = static_cast<uint32_t>(layers_.size());
+  std::vector<Counts> all;
+  for (const bool head : {false, true}) {
+    for (const uint32_t kv : shares(n, 4))
+      for (const uint32_t attention : shares(n, 4))
+        for (const uint32_t ffn : shares(n, 8)) all.push_back({kv, attention, ffn, head, false});
+    for (const uint32_t k : shares(n, 16)) all.push_back({k, k, k, head, true});
+  }
+  std::vector<Found> found;
+  const auto ahead = distances();
+  for (const Counts& c : all) {
+    Found f{places_of(c), ahead[ahead.size() / 2], 0};
+    settle(f);
+    if (f.seconds < impossible) found.push_back(std::move(f));
+    Found tight{places_of(c), ahead.front(), 0};
+    settle(tight);
+    if (tight.seconds < impossible) found.push_back(std::move(tight));
+  }
+  std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.seconds < b.seconds; });
+  return found;
+}
+
+bool Search::try_move(Found& best, std::initializer_list<uint32_t> ops, uint8_t site) const {
+  const std::vector<uint8_t>& now = best.places.decode.op_site;
+  if (std::all_of(ops.begin(), ops.end(), [&](uint32_t op) { return now[op] == site; })) return false;
+  Places places = best.places;
+  for (const uint32_t op : ops) places.decode.op_site[op] = site;
+  place_prompt(places, best.prompt_streams);
+  const double seconds = weigh(places, best.ahead_bytes);
+  if (!(seconds < best.seconds * (1 - 1e-6))) return false;
+  best.places = std::move(places);
+  best.seconds = seconds;
+  return true;
+}
+
+// Moves layers, sub-layers and single ops while that helps.
+std::optional<Found> Search::improve(Found best, int rounds) const {
+  settle(best);
+  for (int round = 0; round < rounds; ++round) {
+    const double before = best.seconds;
+    for (const uint64_t ahead : distances()) {
+      Found next = best;
+      next.ahead_bytes = ahead;
+      settle(next);
+      if (next.seconds < best.seconds) best = std::move(next);
+    }
+    for (const Layer& l : layers_)
+      for (const uint8_t site : {accelerator_site, host_site}) {
+        try_move(best, {l.in, l.attention, l.out, l.ffn}, site);
+        try_move(best, {l.in, l.attention, l.out}, site);
+        try_move(best, {l.in, l.out}, site);
+        try_move(best, {l.attention}, site);
+        try_move(best, {l.ffn}, site);
+        if (!small()) continue;  // of many layers one op matters too little
+        try_move(best, {l.in}, site);
+        try_move(best, {l.out}, site);
+      }
+    const auto head = static_cast<uint32_t>(g_.ops.size() - 1);
+    for (const uint8_t site : {accelerator_site, host_site}) try_move(best, {head}, site);
+    if (!(best.seconds < before * 0.9995)) break;
+  }
+  if (best.seconds == impossible) return std::nullopt;
+  settle(best);
+  return best;
+}
+
+std::optional<Found> Search::best_of(const std::vector<Found>& starts, int rounds) const {
+  std::optional<Found> best;
+  for (const Found& start : starts) {
+    const auto found = improve(start, rounds);
+    if (found && (!best || found->seconds < best->seconds)) best = found;
+  }
+  return best;
+}
+
+std::optional<Found> Search::run() const {
+  std::vector<Found> starts = families();
+  starts.resize(std::min<size_t>(starts.size(), small() ? 6 : 3));
+  return best_of(starts, 4);
+}
+
+std::optional<Found> Search::run_from(const Found& other) const {
+  std::vector<Found> starts = {other};
+  if (small()) {
+    starts = families();
+    starts.resize(std::min<size_t>(starts.size(), 3));
+    starts.push_back(other);
+  }
+  return best_of(starts, small() ? 4 : 1);
+}
+
+}  // namespace sluice::plan

@@ -1,0 +1,71 @@
+// The search for the places of ops on a machine with an accelerator.
+//
+// A placement is weighed in microseconds without drawing up a plan: kernels are tabulated by op and site, and memory
+// is counted in sums. The search begins from families that people know (all layers on the accelerator, the last k or
+// every other on the host, attention here and FFN there, KV where there is room), and improves the best of them layer
+// by layer and then op by op.
+#pragma once
+
+#include <optional>
+
+#include "offload/plan/cost_model.h"
+#include "offload/plan/planner_sites.h"
+
+namespace sluice::plan {
+
+struct Found {
+  Places places;
+  uint64_t ahead_bytes = 0;     // of the accelerator's stream
+  bool prompt_streams = false;  // prompts are computed by the accelerator, but for attention that the host has KV for
+  double seconds = 0;           // of the typical request, as far as sums tell
+};
+
+class Search {
+ public:
+  // All must outlive it. For one step size and one cut of the weights.
+  Search(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
+         uint32_t step_tokens);
+
+  // From scratch, or from what was found for another step size. Empty where no placement fits the budgets.
+  std::optional<Found> run() const;
+  std::optional<Found> run_from(const Found& other) const;
+
+ private:
+  // Where the ops of a layer are.
+  struct Layer {
+    uint32_t in = 0, attention = 0, out = 0, ffn = 0;
+  };
+  // A member of a family: how many layers have each sub-layer on the host, and how they lie.
+  struct Counts {
+    uint32_t kv = 0, attention = 0, ffn = 0;
+    bool head_at_host = false, at_the_end = false;
+  };
+
+  std::optional<Found> improve(Found start, int rounds) const;
+  std::optional<Found> best_of(const std::vector<Found>& starts, int rounds) const;
+  bool small() const { return layers_.size() <= 12; }
+  void tabulate(const Machine& machine);
+  void find_layers();
+  Places places_of(const Counts& counts) const;
+  void settle(Found& found) const;  // embed, prompt and seconds of found.places.decode
+  void place_prompt(Places& places, bool streamed) const;
+  double weigh(const Places& places, uint64_t ahead_bytes) const;
+  bool try_move(Found& best, std::initializer_list<uint32_t> ops, uint8_t site) const;
+  std::vector<Found> families() const;
+  std::vector<uint64_t> distances() const;
+
+  const Graph& g_;
+  const PlanRequest& r_;
+  const Machine& machine_;
+  Plan shell_;
+  Request typical_;
+  uint32_t prompt_step_ = 0;  // tokens of a step of the typical prompt
+  LinkLane lane_;
+  std::vector<Layer> layers_;
+  std::vector<double> bytes_;                  // by op: slots of its weights
+  std::vector<OpCost> decode_[2], prompt_[2];  // by site, by op
+  uint64_t largest_ = 0, vectors_ = 0, workspace_[2] = {0, 0}, tables_ = 0;
+  double weights_ = 0;
+};
+
+}  // namespace sluice::plan

@@ -1,0 +1,64 @@
+// What each site's memory is given to, once it is decided which site computes what.
+//
+// In the order of need: what is fixed, workspace, vectors, KV, staging; what is left holds weights. Those that an
+// accelerator computes with when it decodes stay there, spread evenly over the pass so that what streams comes at an
+// even rate; the host keeps what it computes with and what accelerators stream, and the rest passes from the disk.
+#pragma once
+
+#include "offload/plan/planner.h"
+
+namespace sluice::plan {
+
+// Sites of a plan with one accelerator: the host is 0, it is 1.
+inline constexpr uint8_t accelerator_site = 1;
+
+// Which site computes each op; kv_site follows from the AttentionOps, which are at the same site in both.
+struct Places {
+  Placement decode, prompt;
+  bool operator==(const Places&) const = default;
+};
+
+// How much memory goes into step size and run-ahead before any weight stays.
+struct Reserve {
+  uint32_t step_tokens = 512;
+  uint64_t ahead_bytes = 64 * MiB;  // of the accelerator's stream
+  uint64_t host_ahead_bytes = 0;    // of reads from disk
+};
+// Enough for several reads of the disk, but a small part of a small budget.
+uint64_t host_ahead(uint64_t ram_budget);
+
+// By layer, of the AttentionOps.
+std::vector<uint8_t> kv_sites(const Graph& graph, const Placement& placement);
+
+// The least that a stream's staging works with, and what it should have (see weight_stream.h).
+uint64_t least_staging(uint64_t largest_block);
+uint64_t staging_for(uint64_t ahead_bytes, uint64_t largest_block);
+// Slots for blocks that pass from the disk through the host to an accelerator.
+uint64_t passing_bytes(uint64_t largest_block);
+uint64_t largest_block(const WeightMap& weights);
+
+// Pages of one layer and kind.
+uint64_t page_slot_bytes(const Graph& graph, const PlanRequest& request);
+uint32_t pages_per_sequence(const PlanRequest& request);
+
+// Pages of the KV that the host holds of `layers`: all, or as many as fit, the others on disk.
+struct HostKv {
+  uint64_t whole = 0, tails = 0, filling = 0, least = 0;
+};
+HostKv host_kv(const PlanRequest& request, uint32_t layers, uint32_t step_tokens);
+
+// A plan without its movement's sites: what does not depend on where things are.
+Plan plan_shell(const Graph& graph, const Machine& machine, const PlanRequest& request, uint32_t step_tokens);
+
+// Which budget is too small, and the least of it that works.
+struct Shortage {
+  bool vram = false;
+  uint64_t least = 0;
+};
+
+// The plan with everything but its prediction. `weights` are those of `graph`, cut. over_budget names the flag and the
+// least of it that works with these places, and so does `shortage` where it is given.
+Result<Plan> arrange(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
+                     const Places& places, const Reserve& reserve, Shortage* shortage = nullptr);
+
+}  // namespace sluice::plan

@@ -1,0 +1,361 @@
+// The planner with an accelerator: budgets hold at every site, what it chooses is close to the best there is, and more
+// memory never makes it slower.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "core/bytes.h"
+#include "offload/plan/cost_model.h"
+#include "offload/plan/planner.h"
+#include "offload/plan/planner_sites.h"
+#include "tests/support/tiny_graph.h"
+
+namespace sluice::testing {
+namespace {
+
+using plan::accelerator_site;
+using plan::BlockRole;
+using plan::host_site;
+using plan::make_plan;
+using plan::Plan;
+using plan::PlanRequest;
+
+struct Random {
+  std::mt19937_64 engine;
+  explicit Random(uint64_t seed) : engine(seed) {}
+  uint32_t upto(uint64_t n) { return static_cast<uint32_t>(engine() % n); }
+  double between(double low, double high) {  // in equal ratios
+    return low * std::pow(high / low, std::uniform_real_distribution<double>(0, 1)(engine));
+  }
+};
+
+Machine machine_of(double cpu_gb_s, double gpu_gb_s, double link_gb_s, double latency_us) {
+  DeviceRates cpu, gpu;
+  cpu.id = "cpu";
+  cpu.memory_gb_s = cpu_gb_s;
+  cpu.call_us = 1;
+  cpu.matmul_gflops[DType::f32] = cpu.matmul_f32_gflops[DType::f32] = 20 * cpu_gb_s;
+  gpu.id = "gpu 0";
+  gpu.memory_gb_s = gpu_gb_s;
+  gpu.call_us = 1;
+  gpu.matmul_gflops[DType::bf16] = 100 * gpu_gb_s;
+  Machine m;
+  m.devices = {cpu, gpu};
+  m.tiers = {{"host", 64 * GiB, cpu_gb_s, cpu_gb_s}, {"gpu 0", 8 * GiB, gpu_gb_s, gpu_gb_s}, {"disk", 0, 1, 1}};
+  m.links = {{"host", "gpu 0", link_gb_s, latency_us, 0.9 * link_gb_s, 0.8}, {"gpu 0", "host", link_gb_s, latency_us}};
+  return m;
+}
+Machine usual_machine() { return machine_of(20, 400, 10, 5); }
+
+Machine random_machine(Random& random) {
+  return machine_of(random.between(2, 50), random.between(20, 1000), random.between(0.5, 30), random.between(0.5, 20));
+}
+
+TinyOptions small(uint32_t n_layers) {
+  TinyOptions o;
+  o.n_layers = n_layers;
+  o.hidden = 256;
+  o.ffn = 1024;
+  o.head_dim = 64;
+  o.n_vocab = 512;
+  return o;
+}
+
+PlanRequest request_of(uint64_t vram, uint64_t ram = GiB, uint32_t context = 512) {
+  PlanRequest r;
+  r.accelerators = {{"gpu 0", vram, 64 * KiB, {{"context", 100'000}}, true}};
+  r.ram_budget = ram;
+  r.context = context;
+  r.page_tokens = 16;
+  r.spill_limit = UINT64_MAX;
+  r.fixed = {{"tables", 12'345}};
+  return r;
+}
+
+uint64_t held(const plan::Holding& site) {
+  uint64_t sum = 0;
+  for (const auto& item : site.memory) sum += item.bytes;
+  return sum;
+}
+
+double seconds(const Graph& g, const Machine& m, const PlanRequest& r, const Plan& p) {
+  return plan::request_seconds(g, m, p, r.depth);
+}
+
+void check_site(const Graph& g, const Plan& p, uint8_t site) {
+  const plan::Holding& h = p.movement.sites[site];
+  CHECK(held(h) <= h.budget);
+  CHECK(h.weight_arena_bytes() % io_unit == 0);
+  REQUIRE(h.resident.size() == p.movement.weights.blocks.size());
+  uint64_t resident = 0, largest = 0;
+  for (size_t i = 0; i < h.resident.size(); ++i) {
+    const plan::WeightBlock& b = p.movement.weights.blocks[i];
+    if (h.resident[i]) resident += b.slot_bytes;
+    if (b.role == BlockRole::vector && p.computes(site)) CHECK(h.resident[i]);
+    if (b.role == BlockRole::matrix) largest = std::max(largest, b.slot_bytes);
+  }
+  CHECK(resident == h.resident_bytes);
+  const bool streams =
+      !plan::streamed_blocks(g, p, false, site).empty() || !plan::streamed_blocks(g, p, true, site).empty();
+  if (streams) {
+    CHECK(h.staging_bytes >= 3 * largest);
+    CHECK(h.ahead_bytes + 2 * largest <= h.staging_bytes);
+  }
+}
+
+// Whatever the accelerator does not hold comes through the host: kept there, or passing.
+void check_feeding(const Plan& p) {
+  uint64_t largest = 0;
+  for (const plan::WeightBlock& b : p.movement.weights.blocks)
+    if (b.role == BlockRole::matrix) largest = std::max(largest, b.slot_bytes);
+  CHECK(p.host().staging_bytes >= 4 * largest);
+}
+
+void check_kv(const Graph& g, const PlanRequest& r, const Plan& p) {
+  const auto& at = p.numerics.kv_site;
+  REQUIRE(at.size() == g.n_layers);
+  for (size_t i = 0; i < g.ops.size(); ++i)
+    if (const auto* attention = std::get_if<AttentionOp>(&g.ops[i])) {
+      CHECK(p.numerics.decode.op_site[i] == at[attention->layer]);
+      CHECK(p.numerics.prompt.op_site[i] == at[attention->layer]);
+    }
+  for (uint8_t site = 0; site < p.movement.sites.size(); ++site) {
+    const plan::Holding& h = p.movement.sites[site];
+    const auto layers = std::count(at.begin(), at.end(), site);
+    const uint64_t whole = 2 * layers * r.sequences * p.movement.pages_per_sequence;
+    CHECK(h.kv_pages <= whole);
+    CHECK((h.kv_group_pages == 0) == (h.kv_pages == whole));
+    if (site != host_site) CHECK(h.kv_pages == whole);
+    if (h.kv_group_pages == 0) CHECK(h.kv_kept_pages == h.kv_pages);
+  }
+  CHECK((p.movement.spill_bytes == 0) == (p.host().kv_group_pages == 0));
+}
+
+void check_plan(const Graph& g, const PlanRequest& r, const Plan& p) {
+  REQUIRE(p.numerics.sites.size() == p.movement.sites.size());
+  REQUIRE(p.numerics.decode.op_site.size() == g.ops.size());
+  REQUIRE(p.numerics.prompt.op_site.size() == g.ops.size());
+  CHECK(p.host().budget == r.ram_budget);
+  for (uint8_t site = 0; site < p.movement.sites.size(); ++site) check_site(g, p, site);
+  check_kv(g, r, p);
+  CHECK(p.numerics.decode.op_site[0] == p.numerics.decode.op_site[1]);
+  CHECK(p.numerics.prompt.op_site[0] == p.numerics.prompt.op_site[1]);
+  CHECK(p.prediction.decode_tok_s > 0);
+  CHECK(p.prediction.prefill_tok_s > 0);
+  CHECK(p.prediction.bottleneck_share > 0);
+  CHECK(p.prediction.bottleneck_share <= 1);
+  CHECK(!p.prediction.bottleneck.empty());
+  if (p.movement.sites.size() == 1) return;
+  CHECK(p.movement.sites[1].budget == r.accelerators.front().budget);
+  CHECK(p.computes(accelerator_site));
+  check_feeding(p);
+}
+
+TEST_CASE("hybrid planner: random graphs, machines and budgets") {
+  Random random(5);
+  int refused = 0, on_cpu = 0, mixed = 0, on_accelerator = 0;
+  for (int model_index = 0; model_index < 20; ++model_index) {
+    TinyOptions o = small(1 + random.upto(5));
+    o.tied = random.upto(2) == 0;
+    o.biases = random.upto(3) == 0;
+    o.post_norms = random.upto(3) == 0;
+    o.gap = random.upto(2) == 0 ? 8192 : 0;
+    const TinyModel model = make_tiny(o);
+    for (int i = 0; i < 8; ++i) {
+      PlanRequest r =
+          request_of(uint64_t{1} << (19 + random.upto(8)), uint64_t{1} << (20 + random.upto(8)), 1 + random.upto(3000));
+      r.accelerators.front().budget += random.upto(1'000'000);
+      r.accelerators.front().wanted = random.upto(2) == 0;
+      r.sequences = 1 + random.upto(4);
+      r.logit_rows = 1 + random.upto(20);
+      r.step_tokens = random.upto(3) == 0 ? 1 + random.upto(100) : 0;
+      r.compute = random.upto(2) ? Compute::fast : Compute::f32;
+      const Machine machine = random_machine(random);
+      const auto p = make_plan(model.graph, machine, r);
+      if (!p.ok()) {
+        CHECK(p.status().code() == Code::over_budget);
+        ++refused;
+        continue;
+      }
+      CAPTURE(model_index);
+      CAPTURE(i);
+      check_plan(model.graph, r, *p);
+      const bool two = p->movement.sites.size() == 2;
+      ++(!two ? on_cpu : p->computes(host_site) ? mixed : on_accelerator);
+    }
+  }
+  CHECK(refused > 0);
+  CHECK(on_cpu > 0);
+  CHECK(mixed > 0);
+  CHECK(on_accelerator > 0);
+}
+
+TEST_CASE("hybrid planner: what fits the accelerator is computed there, and the host holds nothing of it") {
+  const TinyModel model = make_tiny(small(4));
+  const auto p = make_plan(model.graph, usual_machine(), request_of(256 * MiB));
+  REQUIRE_MESSAGE(p.ok(), p.status().message());
+  CHECK(!p->computes(host_site));
+  CHECK(p->host().resident_bytes == 0);
+  CHECK(p->host().kv_pages == 0);
+  CHECK(plan::traffic(model.graph, *p, false).link_bytes[1] == 0);
+  CHECK(plan::traffic(model.graph, *p, true).disk_bytes == 0);
+}
+
+TEST_CASE("hybrid planner: an accelerator that is slower than the CPU is not used") {
+  const TinyModel model = make_tiny(small(3));
+  const auto p = make_plan(model.graph, machine_of(100, 2, 0.1, 50), request_of(256 * MiB));
+  REQUIRE(p.ok());
+  CHECK(p->numerics.sites.size() == 1);
+}
+
+TEST_CASE("hybrid planner: without an accelerator the plan is that for the CPU, as with one that cannot be used") {
+  const TinyModel model = make_tiny(small(3));
+  PlanRequest r = request_of(200'000);
+  r.accelerators.front().wanted = false;
+  const auto unusable = make_plan(model.graph, usual_machine(), r);
+  r.accelerators.clear();
+  const auto alone = make_plan(model.graph, usual_machine(), r);
+  REQUIRE(unusable.ok());
+  REQUIRE(alone.ok());
+  CHECK(unusable->numerics.hash() == alone->numerics.hash());
+  CHECK(unusable->host().resident == alone->host().resident);
+  CHECK(unusable->movement.sites.size() == 1);
+}
+
+// The number in "…works is --vram 12M".
+uint64_t named_least(const Status& status, const std::string& flag) {
+  const std::string &text = status.message(), what = "works is " + flag + " ";
+  const size_t at = text.find(what);
+  REQUIRE_MESSAGE(at != std::string::npos, text);
+  return std::stoull(text.substr(at + what.size())) * MiB;
+}
+
+TEST_CASE("hybrid planner: too little VRAM that was asked for names the least that works") {
+  const TinyModel model = make_tiny(small(3));
+  const auto refused = make_plan(model.graph, usual_machine(), request_of(100'000));
+  REQUIRE(!refused.ok());
+  CHECK(refused.status().code() == Code::over_budget);
+  const uint64_t least = named_least(refused.status(), "--vram");
+  const auto works = make_plan(model.graph, usual_machine(), request_of(least));
+  REQUIRE_MESSAGE(works.ok(), works.status().message());
+  const auto less = make_plan(model.graph, usual_machine(), request_of(least - MiB));
+  REQUIRE(!less.ok());
+  CHECK(named_least(less.status(), "--vram") == least);
+}
+
+TEST_CASE("hybrid planner: too little RAM names the least that works with this accelerator") {
+  const TinyModel model = make_tiny(small(3));
+  const auto refused = make_plan(model.graph, usual_machine(), request_of(64 * MiB, 100'000));
+  REQUIRE(!refused.ok());
+  const uint64_t least = named_least(refused.status(), "--ram");
+  const auto works = make_plan(model.graph, usual_machine(), request_of(64 * MiB, least));
+  REQUIRE_MESSAGE(works.ok(), works.status().message());
+  check_plan(model.graph, request_of(64 * MiB, least), *works);
+  CHECK(!make_plan(model.graph, usual_machine(), request_of(64 * MiB, least - MiB)).ok());
+}
+
+TEST_CASE("hybrid planner: devices and links that are not there are named") {
+  const TinyModel model = make_tiny(small(1));
+  PlanRequest r = request_of(64 * MiB);
+  Machine machine = usual_machine();
+  machine.links.clear();
+  auto p = make_plan(model.graph, machine, r);
+  CHECK(p.status().code() == Code::invalid_argument);
+  CHECK(p.status().message().find("'gpu 0'") != std::string::npos);
+  r.accelerators.front().device = "gpu 7";
+  p = make_plan(model.graph, usual_machine(), r);
+  CHECK(p.status().code() == Code::invalid_argument);
+  CHECK(p.status().message().find("'gpu 7'") != std::string::npos);
+}
+
+TEST_CASE("hybrid planner: equal requests give equal plans") {
+  const TinyModel model = make_tiny(small(4));
+  const auto a = make_plan(model.graph, usual_machine(), request_of(12 * MiB));
+  const auto b = make_plan(model.graph, usual_machine(), request_of(12 * MiB));
+  REQUIRE(a.ok());
+  REQUIRE(b.ok());
+  CHECK(a->numerics.decode == b->numerics.decode);
+  CHECK(a->numerics.hash() == b->numerics.hash());
+  CHECK(a->movement.sites[1].resident == b->movement.sites[1].resident);
+}
+
+TEST_CASE("hybrid planner: more VRAM or RAM is never slower") {
+  constexpr double tolerance = 1.05;  // whole blocks, and run-ahead that grows with the budget
+  Random random(11);
+  for (int i = 0; i < 6; ++i) {
+    const TinyModel model = make_tiny(small(2 + random.upto(4)));
+    const Machine machine = random_machine(random);
+    for (const bool vram : {true, false}) {
+      double before = 1e30;
+      for (uint64_t budget = 2 * MiB; budget < 80 * MiB; budget += budget / 4) {
+        const PlanRequest r = vram ? request_of(budget) : request_of(8 * MiB, budget);
+        const auto p = make_plan(model.graph, machine, r);
+        if (!p.ok()) continue;
+        const double now = seconds(model.graph, machine, r, *p);
+        CAPTURE(i);
+        CAPTURE(vram);
+        CAPTURE(budget);
+        CHECK(now <= before * tolerance);
+        before = std::min(before, now);
+      }
+    }
+  }
+}
+
+// --- against all placements there are
+
+// Bit b of `bits`: where the op b + 1 is.
+plan::Places places_of(const Graph& g, uint32_t bits, bool streamed_prompt) {
+  plan::Places places;
+  for (size_t i = 0; i < g.ops.size(); ++i) places.decode.op_site.push_back(i == 0 ? bits & 1 : bits >> (i - 1) & 1);
+  places.prompt = places.decode;
+  for (size_t i = 0; i < g.ops.size(); ++i)
+    if (streamed_prompt && !std::holds_alternative<AttentionOp>(g.ops[i])) places.prompt.op_site[i] = accelerator_site;
+  return places;
+}
+
+double best_of_all(const Graph& g, const Machine& machine, const PlanRequest& r) {
+  double best = 1e30;
+  for (const uint64_t tile : {256 * KiB, 64 * MiB}) {
+    const plan::WeightMap weights = plan::cut(g, tile);
+    const uint64_t largest = plan::largest_block(weights);
+    for (const uint64_t ahead : {largest, 4 * largest})
+      for (uint32_t bits = 1; bits < 1u << (g.ops.size() - 1); ++bits)
+        for (const bool streamed : {false, true}) {
+          const auto p = plan::arrange(g, machine, r, weights, places_of(g, bits, streamed),
+                                       {r.step_tokens, ahead, plan::host_ahead(r.ram_budget)});
+          if (p.ok()) best = std::min(best, seconds(g, machine, r, *p));
+        }
+  }
+  return best;
+}
+
+TEST_CASE("hybrid planner: within 5 % of the best of all placements") {
+  Random random(23);
+  int judged = 0;
+  for (int i = 0; i < 8; ++i) {
+    TinyOptions o = small(2);
+    o.ffn = 256 << random.upto(4);
+    o.n_vocab = 256 << random.upto(4);
+    const TinyModel model = make_tiny(o);
+    const Machine machine = random_machine(random);
+    PlanRequest r = request_of(2 * MiB + random.upto(14 * MiB));
+    r.step_tokens = 64;
+    const auto p = make_plan(model.graph, machine, r);
+    if (!p.ok()) continue;
+    PlanRequest alone = r;
+    alone.accelerators.clear();
+    const auto cpu = make_plan(model.graph, machine, alone);
+    double best = best_of_all(model.graph, machine, r);
+    if (cpu.ok()) best = std::min(best, seconds(model.graph, machine, alone, *cpu));
+    CAPTURE(i);
+    CHECK(seconds(model.graph, machine, r, *p) <= 1.05 * best);
+    ++judged;
+  }
+  CHECK(judged >= 6);
+}
+
+}  // namespace
+}  // namespace sluice::testing
