@@ -29,6 +29,7 @@ void GpuQueue::launch(const KernelCall& call) {
   if (recordings_.capturing()) {
     const Status kept = run(recordings_.stream(), call, context_);
     if (kept.ok()) recordings_.count(call);
+    else recordings_.abandon();
     return stream_->done(kept);
   }
   if (!stream_->begin_work()) return;

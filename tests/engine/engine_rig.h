@@ -44,6 +44,7 @@ inline EngineOptions options_for(const std::string& model, uint64_t ram) {
   options.ram = ram;
   options.threads = 2;
   options.machine_file = fixture("machine.json");
+  options.vram = 0;  // whatever this machine has
   return options;
 }
 
