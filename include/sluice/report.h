@@ -79,7 +79,7 @@ struct PlanReport {
   uint64_t kv_bytes = 0, kv_spill_bytes = 0;
   double decode_tok_s = 0, prefill_tok_s = 0;
   uint32_t prefill_tokens = 0;
-  std::string bottleneck;  // what a token waits for most: "memory", "PCIe", "VRAM", "compute", "hand-overs", "disk"
+  std::string bottleneck;  // what a token waits for most: "RAM", "PCIe", "VRAM", "compute", "hand-overs", "disk"
   double bottleneck_share = 0;  // part of the token's time that it is busy
   MachineReport machine;
   std::vector<DeviceReport> devices = {};  // the CPU first
