@@ -149,6 +149,8 @@ struct AttentionCall {
   float* state;         // n_tokens x n_heads x (head_dim + 2): m, l, O; may be null if start and finish
   float* out;           // n_tokens x n_heads x head_dim
   bool prompt = false;  // as in MatmulCall
+  // A call that is recorded serves spans of up to so many pages when it is replayed; 0: of those it is made with.
+  uint32_t most_pages = 0;
 };
 
 enum class Activation : uint8_t { silu, gelu_tanh };

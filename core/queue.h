@@ -16,6 +16,11 @@
 namespace sluice {
 
 // Kernels on one device. The memory that a call names must stay valid until an Event after it.
+//
+// Recordings, of queues that can: between record(key) and the next replay(key) calls are kept instead of run, and
+// from then on replay(key) enqueues them all, at about the price of one. They read what the addresses hold at that
+// time. wait() and signal() are never part of a recording. A call that cannot be kept fails the queue, and the
+// recording is none. The oldest recordings may be forgotten.
 class Queue {
  public:
   virtual ~Queue() = default;
@@ -23,6 +28,11 @@ class Queue {
   virtual void launch(const KernelCall& call) = 0;
   virtual Event signal() = 0;
   virtual void reset() = 0;
+
+  virtual bool can_record() const { return false; }
+  virtual bool has_recording(uint64_t) const { return false; }
+  virtual void record(uint64_t) {}
+  virtual void replay(uint64_t) {}
 };
 
 // Copies between two memory tiers, or within one.

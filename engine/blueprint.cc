@@ -4,6 +4,8 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "engine/gpus.h"
+#include "engine/machine/machine_file.h"
 #include "engine/machine/measure.h"
 #include "engine/runtime.h"
 #include "engine/system.h"
@@ -46,38 +48,93 @@ std::vector<plan::NamedBytes> fixed_memory(const EngineOptions& o, const Model& 
   return fixed;
 }
 
+// The threads that feed a GPU, and carry its progress, need one where the CPU computes beside it.
+void leave_a_core(Blueprint& b) {
+  if (!b.gpus.empty() && b.options.threads == 0 && b.cpu.n_threads > 2) --b.cpu.n_threads;
+}
+
+// Bytes of KV that may go to disk.
+uint64_t spill_limit(const std::string& directory) {
+  std::error_code failed;
+  const auto space = std::filesystem::space(directory, failed);
+  const bool unbounded = !failed && space.capacity == 0;  // ramfs, for one, has no size
+  return failed ? 0 : unbounded ? UINT64_MAX : space.available;
+}
+
+plan::PlanRequest request_of(const EngineOptions& o, const Model& model, Compute compute) {
+  plan::PlanRequest request;
+  request.ram_budget = o.ram;
+  request.fixed = fixed_memory(o, model);
+  request.context = o.context;
+  request.sequences = o.sessions;
+  request.step_tokens = o.batch;
+  request.logit_rows = o.logit_rows;
+  request.spill_limit = spill_limit(o.spill_directory);
+  request.compute = compute;
+  return request;
+}
+
+// This machine: with what it measures, or measured before.
+Result<GpuChoice> look_at_this_machine(Blueprint& b, Compute compute) {
+  SLUICE_ASSIGN_OR_RETURN(GpuChoice gpus, choose_gpus(b.options, b.model.graph));
+  SLUICE_ASSIGN_OR_RETURN(auto device, cpu::CpuDevice::create(b.cpu));
+  b.cpu.n_threads = device->n_threads();
+  MachineRequest request;
+  request.machine_file = b.options.machine_file;
+  request.path = b.model.files.front();
+  request.direct = b.options.load == Load::direct;
+  request.graph = &b.model.graph;
+  request.compute = compute;
+  request.memory = b.options.ram;
+  request.gpus = gpus.devices;
+  SLUICE_ASSIGN_OR_RETURN(b.machine, this_machine(request, *device));
+  return gpus;
+}
+
+// One that a file describes, as large as the file says.
+Result<GpuChoice> look_at_described_machine(Blueprint& b, uint64_t asked_ram) {
+  SLUICE_ASSIGN_OR_RETURN(b.machine, read_machine(b.options.machine_file));
+  const TierRates* host = b.machine.tier("host");
+  if (asked_ram == 0 && host != nullptr && host->capacity > 0) b.options.ram = host->capacity / 10 * 8;
+  if (!b.machine.devices.empty()) b.cpu.n_threads = b.machine.devices.front().threads;
+  return gpus_of(b.machine, b.options, b.model.graph);
+}
+
 }  // namespace
 
-Result<Blueprint> draw_up(const EngineOptions& options) {
+Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {
   Blueprint b;
   b.options = options;
   SLUICE_ASSIGN_OR_RETURN(b.model, open_model(options.model));
   SLUICE_RETURN_IF_ERROR(fill_in(b.options, b.model));
-
   b.cpu.n_threads = options.threads;
   const Compute compute = options.precision == Precision::f32 ? Compute::f32 : Compute::fast;
-  {
-    SLUICE_ASSIGN_OR_RETURN(auto device, cpu::CpuDevice::create(b.cpu));
-    b.cpu.n_threads = device->n_threads();
-    const MachineRequest machine{
-        options.machine_file, b.model.files.front(), options.load == Load::direct, &b.model.graph, compute,
-        b.options.ram};
-    SLUICE_ASSIGN_OR_RETURN(b.machine, this_machine(machine, *device));
-  }
-  plan::PlanRequest request;
-  request.ram_budget = b.options.ram;
-  request.fixed = fixed_memory(b.options, b.model);
-  request.context = b.options.context;
-  request.sequences = b.options.sessions;
-  request.step_tokens = b.options.batch;
-  request.logit_rows = b.options.logit_rows;
-  std::error_code failed;
-  const auto space = std::filesystem::space(b.options.spill_directory, failed);
-  const bool unbounded = !failed && space.capacity == 0;  // ramfs, for one, has no size
-  request.spill_limit = failed ? 0 : unbounded ? UINT64_MAX : space.available;
-  request.compute = compute;
+  const bool described = purpose == Purpose::plan && !options.machine_file.empty();
+  SLUICE_ASSIGN_OR_RETURN(GpuChoice gpus,
+                          described ? look_at_described_machine(b, options.ram) : look_at_this_machine(b, compute));
+  plan::PlanRequest request = request_of(b.options, b.model, compute);
+  request.accelerators = std::move(gpus.accelerators);
   SLUICE_ASSIGN_OR_RETURN(b.plan, plan::make_plan(b.model.graph, b.machine, request));
+  b.no_gpu = gpus.reason;
+  if (b.plan.numerics.sites.size() > 1) b.gpus = gpus.devices;
+  leave_a_core(b);
   return b;
+}
+
+Result<std::unique_ptr<Runtime>> open_runtime(const EngineOptions& options) {
+  EngineOptions o = options;
+  for (int attempt = 1;; ++attempt) {
+    SLUICE_ASSIGN_OR_RETURN(Blueprint blueprint, draw_up(o, Purpose::run));
+    const bool with_gpu = !blueprint.gpus.empty() && options.vram == EngineOptions::automatic;
+    auto runtime = Runtime::start(std::move(blueprint));
+    const Code code = runtime.status().code();
+    if (runtime.ok() || !with_gpu || (code != Code::over_budget && code != Code::unavailable)) return runtime;
+    // Others may have taken memory since the plan was made: with what there is now, else without.
+    if (attempt == 2) o.vram = 0;
+    if (o.warn)
+      o.warn(fmt::format("{}; {}", runtime.status().message(),
+                         attempt == 1 ? "planning again" : "the CPU computes everything"));
+  }
 }
 
 }  // namespace sluice::engine

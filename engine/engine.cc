@@ -100,13 +100,12 @@ class TokenizationImpl : public Tokenization {
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
-  SLUICE_ASSIGN_OR_RETURN(engine::Blueprint blueprint, engine::draw_up(options));
-  SLUICE_ASSIGN_OR_RETURN(auto runtime, engine::Runtime::start(std::move(blueprint)));
+  SLUICE_ASSIGN_OR_RETURN(auto runtime, engine::open_runtime(options));
   return std::unique_ptr<Engine>(new EngineImpl(std::move(runtime)));
 }
 
 Result<PlanReport> Engine::plan(const EngineOptions& options) {
-  SLUICE_ASSIGN_OR_RETURN(const engine::Blueprint blueprint, engine::draw_up(options));
+  SLUICE_ASSIGN_OR_RETURN(const engine::Blueprint blueprint, engine::draw_up(options, engine::Purpose::plan));
   PlanReport report = engine::report_plan(blueprint);
   report.helps = engine::advise(blueprint);
   return report;

@@ -1,5 +1,7 @@
 #include "engine/runtime.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "engine/trace_file.h"
 #include "storage/open_store.h"
@@ -20,7 +22,7 @@ plan::KvStore::Options kv_options(const Graph& g, const plan::Plan& plan) {
   plan::KvStore::Options options;
   const plan::Holding& host = plan.host();
   options.pools = {{TierId{1}, host.kv_kept_pages, host.kv_group_pages, nullptr}};
-  options.layer_pool.assign(g.n_layers, 0);
+  options.layer_pool = plan.numerics.kv_site;
   options.n_kv_heads = g.n_kv_heads;
   options.page_tokens = plan.numerics.page_tokens;
   options.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
@@ -41,9 +43,11 @@ Runtime::Runtime(Blueprint blueprint) : blueprint_(std::move(blueprint)), ram_("
 Runtime::~Runtime() {
   executor_.reset();
   kv_.reset();
+  for (auto& accelerator : accelerators_) accelerator->drop_stream();
   weights_.reset();
   blocks_.reset();
   tiers_.reset();
+  accelerators_.clear();
   device_.reset();
   store_.reset();
   write_trace();
@@ -54,6 +58,7 @@ Result<std::unique_ptr<Runtime>> Runtime::start(Blueprint blueprint) {
   std::unique_ptr<Runtime> runtime(new Runtime(std::move(blueprint)));
   SLUICE_RETURN_IF_ERROR(runtime->charge());
   SLUICE_RETURN_IF_ERROR(runtime->take_memory());
+  SLUICE_RETURN_IF_ERROR(runtime->take_accelerators());
   SLUICE_RETURN_IF_ERROR(runtime->open_files());
   SLUICE_RETURN_IF_ERROR(runtime->make_tiers());
   SLUICE_RETURN_IF_ERROR(runtime->load());
@@ -72,14 +77,37 @@ Status Runtime::charge() {
 }
 
 Status Runtime::take_memory() {
-  const uint64_t workspace = plan::workspace_bytes(graph(), plan(), plan::host_site);
-  const uint64_t tables = plan::table_bytes(graph(), plan());
   const uint64_t weights = plan().host().weight_arena_bytes(), kv = plan().kv_arena_bytes(plan::host_site);
-  SLUICE_ASSIGN_OR_RETURN(memory_, cpu::HostMemory::create(weights + kv + tables + workspace));
+  SLUICE_ASSIGN_OR_RETURN(memory_, cpu::HostMemory::create(std::max(weights + kv, io_unit), !blueprint_.gpus.empty()));
   weights_memory_.emplace(*memory_, 0, weights);
   kv_memory_.emplace(*memory_, weights, kv);
   weights_budget_.emplace("weights", weights);
   kv_budget_.emplace("kv", kv);
+  return {};
+}
+
+// The host's workspace is memory that all sites reach: the first accelerator's pinned memory where there is one.
+Status Runtime::take_accelerators() {
+  const uint64_t shared = plan::table_bytes(graph(), plan()) + plan::workspace_bytes(graph(), plan(), plan::host_site);
+  if (blueprint_.gpus.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(workspace_, cpu::HostMemory::create(shared));
+    tables_ = workspace_->base();
+    return {};
+  }
+  for (size_t i = 0; i < blueprint_.gpus.size(); ++i) {
+    Accelerator::Options options;
+    options.device = blueprint_.gpus[i];
+    options.site = static_cast<uint8_t>(i + 1);
+    options.tier = TierId{static_cast<uint16_t>(2 + 2 * i)};
+    options.host = &*weights_memory_;
+    options.shared_bytes = i == 0 ? shared : 0;
+    options.trace = trace_.get();
+    SLUICE_ASSIGN_OR_RETURN(auto accelerator, Accelerator::open(graph(), plan(), options));
+    if (const auto& warn = blueprint_.options.warn; warn && !accelerator->gpu().warning().empty())
+      warn(accelerator->gpu().warning());
+    accelerators_.push_back(std::move(accelerator));
+  }
+  tables_ = accelerators_.front()->shared();
   return {};
 }
 
@@ -112,29 +140,61 @@ Status Runtime::make_tiers() {
   tiers_ = std::make_unique<tier::TierManager>(options);
   tiers_->add_tier("weights", *weights_memory_, *weights_budget_);
   tiers_->add_tier("kv", *kv_memory_, *kv_budget_);
+  for (auto& accelerator : accelerators_) accelerator->add_tiers(*tiers_);
   SLUICE_ASSIGN_OR_RETURN(auto blocks, plan::WeightBlocks::create(*tiers_, plan().movement.weights));
   blocks_.emplace(std::move(blocks));
   weights_.emplace(*tiers_, host_tier, *blocks_, graph(), plan(), plan::host_site);
-  kv_ = std::make_unique<plan::KvStore>(*tiers_, kv_options(graph(), plan()));
+  for (auto& accelerator : accelerators_) accelerator->make_stream(*tiers_, *blocks_);
+  make_kv_store();
 
   plan::Executor::Parts parts;
   parts.graph = &graph();
   parts.plan = &plan();
   parts.store = store_.get();
   parts.kv = kv_.get();
-  parts.tables = memory_->base() + plan().host().weight_arena_bytes() + plan().kv_arena_bytes(plan::host_site);
-  parts.sites = {{device_.get(), &*weights_, parts.tables + plan::table_bytes(graph(), plan())}};
+  parts.tables = tables_;
+  std::byte* const workspace = tables_ + plan::table_bytes(graph(), plan());
+  parts.sites = {{device_.get(), &*weights_, plan().computes(plan::host_site) ? workspace : nullptr, nullptr}};
+  for (auto& accelerator : accelerators_) parts.sites.push_back(accelerator->parts());
   parts.trace = trace_.get();
   executor_ = std::make_unique<plan::Executor>(parts);
   return {};
 }
 
+void Runtime::make_kv_store() {
+  plan::KvStore::Options options = kv_options(graph(), plan());
+  for (auto& accelerator : accelerators_) options.pools.push_back(accelerator->kv_pool());
+  plan::StepTables tables;
+  plan::lay_out_tables(graph(), plan(), tables_, tables);
+  options.tables = tables.pages;
+  kv_ = std::make_unique<plan::KvStore>(*tiers_, options);
+}
+
+namespace {
+
+// Of all sites together.
+struct Progress {
+  const std::function<void(uint64_t, uint64_t)>& report;
+  uint64_t before = 0, total = 0;
+};
+void report_progress(void* context, uint64_t done, uint64_t) {
+  const auto& progress = *static_cast<Progress*>(context);
+  if (progress.report) progress.report(progress.before + done, progress.total);
+}
+
+}  // namespace
+
+// What the host keeps is copied from there; the rest passes through its memory.
 Status Runtime::load() {
-  auto report = [](void* context, uint64_t done, uint64_t total) {
-    const auto& progress = static_cast<Runtime*>(context)->blueprint_.options.progress;
-    if (progress) progress(done, total);
-  };
-  return weights_->load(report, this);
+  Progress progress{blueprint_.options.progress};
+  for (const plan::Holding& site : plan().movement.sites) progress.total += site.resident_bytes;
+  SLUICE_RETURN_IF_ERROR(weights_->load(report_progress, &progress));
+  progress.before = plan().host().resident_bytes;
+  for (size_t i = 0; i < accelerators_.size(); ++i) {
+    SLUICE_RETURN_IF_ERROR(accelerators_[i]->weights().load(report_progress, &progress));
+    progress.before += plan().movement.sites[i + 1].resident_bytes;
+  }
+  return {};
 }
 
 void Runtime::write_trace() {

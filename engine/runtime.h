@@ -13,6 +13,7 @@
 
 #include "cpu/cpu_device.h"
 #include "cpu/host_memory.h"
+#include "engine/accelerator.h"
 #include "engine/model.h"
 #include "offload/plan/executor.h"
 #include "offload/plan/planner.h"
@@ -27,16 +28,22 @@ struct Blueprint {
   Machine machine;
   plan::Plan plan;
   cpu::CpuOptions cpu;
+  std::vector<int> gpus;  // of the plan's sites behind the host's, as CUDA counts them
+  std::string no_gpu;     // one line: why there is none that could be used; or empty
   // What the runtime reads and writes through instead of the store of its options; empty: that one itself.
   std::function<std::unique_ptr<Store>(std::unique_ptr<Store>)> wrap_store;
 };
 
+// For Purpose::plan a machine file describes a machine that need not be this one.
+enum class Purpose : uint8_t { plan, run };
+
 // Reads the model's description, measures the machine and plans; loads nothing.
-Result<Blueprint> draw_up(const EngineOptions& options);
+Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose = Purpose::run);
 
 class Runtime {
  public:
-  // Takes the memory, opens the files, and reads what the plan keeps.
+  // Takes the memory, opens the files, and reads what the plan keeps. `unavailable` and `over_budget` may mean
+  // that a GPU is no longer what it was when the plan was made.
   static Result<std::unique_ptr<Runtime>> start(Blueprint blueprint);
   ~Runtime();
 
@@ -49,6 +56,7 @@ class Runtime {
   StoreStats disk() const { return store_->stats(); }
   std::string store_description() const { return store_->describe(); }
   const cpu::CpuDevice& device() const { return *device_; }
+  const std::vector<std::unique_ptr<Accelerator>>& accelerators() const { return accelerators_; }
   tier::TierStats weights_tier() const { return tiers_->stats(TierId{0}); }
   tier::TierStats kv_tier() const { return tiers_->stats(TierId{1}); }
   double load_seconds() const { return load_seconds_; }
@@ -57,9 +65,11 @@ class Runtime {
  private:
   explicit Runtime(Blueprint blueprint);
   Status charge();
+  Status take_accelerators();
   Status take_memory();
   Status open_files();
   Status make_tiers();
+  void make_kv_store();
   Status load();
   void write_trace();
 
@@ -67,11 +77,14 @@ class Runtime {
   tier::Budget ram_;
   std::vector<tier::Reservation> charges_;
   std::unique_ptr<Trace> trace_;
-  std::unique_ptr<cpu::HostMemory> memory_;  // weights, then KV, then workspace
+  std::unique_ptr<cpu::HostMemory> memory_;     // weights, then KV
+  std::unique_ptr<cpu::HostMemory> workspace_;  // tables, then activations; an accelerator's where there is one
+  std::byte* tables_ = nullptr;
   std::optional<MemorySlice> weights_memory_, kv_memory_;
   std::optional<tier::Budget> weights_budget_, kv_budget_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<cpu::CpuDevice> device_;
+  std::vector<std::unique_ptr<Accelerator>> accelerators_;
   std::unique_ptr<tier::TierManager> tiers_;
   std::optional<plan::WeightBlocks> blocks_;
   std::optional<plan::WeightStream> weights_;
@@ -80,5 +93,9 @@ class Runtime {
   double load_seconds_ = 0;
   std::mutex mutex_;
 };
+
+// draw_up() and Runtime::start(). Where a GPU that was not asked for turns out to have too little memory, or not to
+// work, plans again with what there is, and at last without it; options.warn is told.
+Result<std::unique_ptr<Runtime>> open_runtime(const EngineOptions& options);
 
 }  // namespace sluice::engine

@@ -9,6 +9,8 @@
 namespace sluice::engine {
 namespace {
 
+constexpr size_t most_decoded = 16;  // tokens in one call; with more they are a prompt (core/batch.h)
+
 double seconds_since(uint64_t start) { return static_cast<double>(now_ns() - start) * 1e-9; }
 
 SamplerOptions sampler_options(const SamplingOptions& o, uint32_t context) {
@@ -68,8 +70,10 @@ Status SessionImpl::check_cancelled() {
   return error(Code::cancelled, "cancelled");
 }
 
-Status SessionImpl::run_step(std::span<const int32_t> tokens, size_t first_logits, plan::StepResult& result) {
+Status SessionImpl::run_step(std::span<const int32_t> tokens, size_t first_logits, bool prompt,
+                             plan::StepResult& result) {
   batch_.tokens.clear();
+  batch_.prompt = prompt;
   for (size_t i = 0; i < tokens.size(); ++i)
     batch_.tokens.push_back({tokens[i], static_cast<int32_t>(tokens_.size() + i), sequence_, 0, i >= first_logits});
   SLUICE_ASSIGN_OR_RETURN(result, runtime_.executor().step(batch_));
@@ -81,6 +85,7 @@ template <class OnRows>
 Status SessionImpl::feed(std::span<const int32_t> tokens, size_t first_logits, size_t max_rows, OnRows on_rows) {
   SLUICE_RETURN_IF_ERROR(check_room(tokens.size()));
   const uint32_t before = length();
+  const bool prompt = tokens.size() > most_decoded;
   Status status;
   for (size_t done = 0; done < tokens.size() && status.ok();) {
     const size_t first = first_logits > done ? first_logits - done : 0;
@@ -88,7 +93,7 @@ Status SessionImpl::feed(std::span<const int32_t> tokens, size_t first_logits, s
     plan::StepResult result;
     std::lock_guard lock(runtime_.mutex());
     status = check_cancelled();
-    if (status.ok()) status = run_step(tokens.subspan(done, n), first, result);
+    if (status.ok()) status = run_step(tokens.subspan(done, n), first, prompt, result);
     if (status.ok() && result.n_rows > 0) on_rows(done + first, result.logits, result.n_rows);
     done += n;
   }

@@ -37,7 +37,7 @@ class SessionImpl : public Session {
   Status check_room(size_t n) const;
   Status check_cancelled();
   void forget_cancel() { cancelled_.store(false, std::memory_order_relaxed); }  // one meant for an earlier call
-  Status run_step(std::span<const int32_t> tokens, size_t first_logits, plan::StepResult& result);
+  Status run_step(std::span<const int32_t> tokens, size_t first_logits, bool prompt, plan::StepResult& result);
 
   Runtime& runtime_;
   SequenceId sequence_;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "gpu/cuda_error.h"
+
 namespace sluice::gpu {
 namespace {
 
@@ -24,19 +26,45 @@ Result<std::unique_ptr<GpuQueue>> GpuQueue::create(Completions& completions, con
 }
 
 void GpuQueue::launch(const KernelCall& call) {
+  if (recordings_.capturing()) {
+    const Status kept = run(recordings_.stream(), call, context_);
+    if (kept.ok()) recordings_.count(call);
+    return stream_->done(kept);
+  }
   if (!stream_->begin_work()) return;
   const Status launched = run(stream_->get(), call, context_);
-  if (launched.ok()) account(call);
+  if (launched.ok()) {
+    const Cost c = cost(call);
+    account(call.index(), {{}, 1, c.bytes, c.flops});
+  }
   stream_->done(launched);
 }
 
-void GpuQueue::account(const KernelCall& call) {
-  const Cost c = cost(call);
-  stream_->count(c.bytes, c.flops);
-  Counters& counters = counters_[call.index()];
-  add(counters.calls, 1);
-  add(counters.bytes, c.bytes);
-  add(counters.flops, c.flops);
+void GpuQueue::record(uint64_t key) {
+  if (stream_->begin_work()) stream_->done(recordings_.begin(key));
+}
+
+void GpuQueue::replay(uint64_t key) {
+  if (recordings_.capturing()) stream_->done(recordings_.end());
+  if (!stream_->begin_work()) return;
+  const Recordings::Recording* recording = recordings_.use(key);
+  if (recording == nullptr) return stream_->done(Status(Code::internal, "gpu: no such recording"));
+  stream_->done(to_status(cudaGraphLaunch(recording->graph, stream_->get()), "replaying"));
+  for (size_t i = 0; i < n_kernels; ++i) account(i, recording->kernels[i]);
+}
+
+// A step that failed may have left a recording unfinished.
+void GpuQueue::reset() {
+  recordings_.abandon();
+  stream_->reset();
+}
+
+void GpuQueue::account(size_t kernel, const LaunchedKernels& launched) {
+  stream_->count(launched.bytes, launched.flops);
+  Counters& counters = counters_[kernel];
+  add(counters.calls, launched.calls);
+  add(counters.bytes, launched.bytes);
+  add(counters.flops, launched.flops);
 }
 
 std::array<LaunchedKernels, GpuQueue::n_kernels> GpuQueue::totals() const {

@@ -4,7 +4,8 @@
 // (rows, spans, tokens, positions, …) are read by the kernels when they run: they lie in pinned host memory or
 // in the GPU's, and stay as they are until an Event behind the call.
 // A stream holds some thousand launches; with more of them waiting launch() waits too.
-// Nothing is allocated after create(), but on failures.
+// Recordings are CUDA graphs.
+// Nothing is allocated after create(), but on failures and by recording.
 #pragma once
 
 #include <array>
@@ -13,16 +14,10 @@
 
 #include "core/queue.h"
 #include "gpu/kernels/kernels.h"
+#include "gpu/recordings.h"
 #include "gpu/stream.h"
 
 namespace sluice::gpu {
-
-// What the calls of one kernel came to since the queue was made.
-struct LaunchedKernels {
-  std::string_view name;
-  uint64_t calls = 0;
-  uint64_t bytes = 0, flops = 0;  // by core/kernel.h's cost()
-};
 
 class GpuQueue : public Queue {
  public:
@@ -35,7 +30,11 @@ class GpuQueue : public Queue {
   void wait(const Event& event) override { stream_->wait(event); }
   void launch(const KernelCall& call) override;
   Event signal() override { return stream_->signal(); }
-  void reset() override { stream_->reset(); }
+  void reset() override;
+  bool can_record() const override { return true; }
+  bool has_recording(uint64_t key) const override { return recordings_.find(key) != nullptr; }
+  void record(uint64_t key) override;
+  void replay(uint64_t key) override;
 
   // From any thread; what was launched so far. Indexed as KernelCall is.
   std::array<LaunchedKernels, n_kernels> totals() const;
@@ -46,10 +45,11 @@ class GpuQueue : public Queue {
   };
   GpuQueue(std::unique_ptr<Stream> stream, const KernelContext& context)
       : stream_(std::move(stream)), context_(context) {}
-  void account(const KernelCall& call);
+  void account(size_t kernel, const LaunchedKernels& launched);
 
   const std::unique_ptr<Stream> stream_;
   const KernelContext context_;
+  Recordings recordings_;
   std::array<Counters, n_kernels> counters_;
 };
 

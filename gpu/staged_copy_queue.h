@@ -34,6 +34,8 @@ class StagedCopyQueue : public CopyQueue {
   Event signal() override;
   void reset() override;
 
+  uint64_t bytes_copied() const { return link_->bytes_copied(); }
+
  private:
   enum class Kind : uint8_t { wait, copy, signal, reset, stop };
   struct Command {

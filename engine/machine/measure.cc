@@ -6,11 +6,13 @@
 #include <array>
 
 #include "core/error.h"
+#include "engine/gpus.h"
 #include "engine/machine/machine_file.h"
 #include "engine/machine/measure_disk.h"
 #include "engine/machine/measure_model.h"
 #include "engine/machine/timer.h"
 #include "engine/system.h"
+#include "gpu/measure.h"
 #include "storage/page_cache.h"
 
 namespace sluice::engine {
@@ -69,6 +71,20 @@ Status add_cpu(uint64_t weights, cpu::CpuDevice& device, Machine& machine, bool&
   return {};
 }
 
+// Each GPU with its memory and its links, once.
+Status add_gpus(const MachineRequest& r, Machine& machine, bool& changed) {
+  for (const int device : r.gpus) {
+    if (machine.device(gpu_id(device)) != nullptr) continue;
+    SLUICE_ASSIGN_OR_RETURN(gpu::GpuRates rates, gpu::measure(device));
+    machine.devices.push_back(std::move(rates.device));
+    put(machine, std::move(rates.memory));
+    machine.links.push_back(std::move(rates.to_device));
+    machine.links.push_back(std::move(rates.to_host));
+    changed = true;
+  }
+  return {};
+}
+
 // The rate at which bytes come of which `part` have one rate and the others another.
 double mixed(double part, double one, double other) { return 1 / (part / one + (1 - part) / other); }
 
@@ -123,7 +139,12 @@ Result<DeviceRates> measure_cpu(cpu::CpuDevice& device, uint64_t weights) {
 
 Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
   const double hot = cached_part(r);
-  if (!r.machine_file.empty()) return read_machine(r.machine_file);
+  if (!r.machine_file.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(Machine written, read_machine(r.machine_file));
+    bool added = false;
+    SLUICE_RETURN_IF_ERROR(add_gpus(r, written, added));
+    return written;
+  }
   const std::string cached = machine_cache_path(device, r.path);
   Machine machine;
   if (!cached.empty())
@@ -138,6 +159,7 @@ Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
                             measure_model(*r.graph, r.compute, weights, device, machine.devices.front()));
     changed |= added;
   }
+  SLUICE_RETURN_IF_ERROR(add_gpus(r, machine, changed));
   if (changed && !cached.empty()) write_machine(machine, cached).ignore();  // measured again next time
   read_from_page_cache(machine, hot);
   return machine;

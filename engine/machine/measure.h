@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "core/graph.h"
 #include "core/machine.h"
@@ -20,7 +21,8 @@ struct MachineRequest {
   bool direct = false;           // it will be read around the page cache, whatever is in that
   const Graph* graph = nullptr;  // the model, or null for the rates alone
   Compute compute = Compute::fast;
-  uint64_t memory = 0;  // that measuring may take, as it will be taken again for the run
+  uint64_t memory = 0;    // that measuring may take, as it will be taken again for the run
+  std::vector<int> gpus;  // as CUDA counts them
 };
 
 // From the file that is named, otherwise measured and cached. The tier "disk" reads at the rates that fit

@@ -228,9 +228,9 @@ Status whole(cudaStream_t stream, const AttentionCall& call) {
   return launch(stream, counted, shape, attention_whole_kernel<float>, call, head_shape(call));
 }
 
-// The most pages that a sequence of the batch has at hand.
+// The most pages that a sequence of the batch has at hand, or will have.
 uint32_t most_pages(const AttentionCall& call) {
-  uint32_t most = 0;
+  uint32_t most = call.most_pages;
   for (uint32_t t = 0; t < call.n_tokens; ++t) most = std::max(most, call.spans[call.tokens[t].seq].n_pages);
   return most;
 }
@@ -305,8 +305,9 @@ Status check(const AttentionCall& call) {
 Status run(cudaStream_t stream, const AttentionCall& call, const KernelContext& context) {
   if (call.n_tokens == 0 || call.n_heads == 0) return {};
   SLUICE_RETURN_IF_ERROR(check(call));
-  if (call.n_tokens > decode_tokens && attention_prompt_serves(call)) return attention_prompt(stream, call);
-  if (call.n_tokens > decode_tokens && !call.tree) return whole(stream, call);
+  const bool prompt = call.prompt || call.n_tokens > decode_tokens;
+  if (prompt && attention_prompt_serves(call)) return attention_prompt(stream, call);
+  if (prompt && !call.tree) return whole(stream, call);
   const uint64_t rows = context.scratch_bytes / state_bytes(call);
   if (rows < 2)
     return Status(Code::over_budget, "gpu: attention needs " + std::to_string(2 * state_bytes(call)) +

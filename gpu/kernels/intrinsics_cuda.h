@@ -10,6 +10,7 @@
 
 #define SLUICE_KERNEL static __global__
 #define SLUICE_DEVICE static __device__ __forceinline__
+#define SLUICE_DEVICE_MEMBER __device__ __forceinline__
 #define SLUICE_UNROLL _Pragma("unroll")
 #define SLUICE_SHARED(type, name, dimensions) __shared__ type name dimensions
 // All of the block's dynamic shared memory, 16-byte aligned.
@@ -109,6 +110,12 @@ SLUICE_DEVICE void mma_m16n8k32_s8(int32_t d[4], const uint32_t a[4], const uint
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+// d += a * b for a 16x16 and b 16x8 of signed bytes, the fragments of mma.sync.m16n8k16.
+SLUICE_DEVICE void mma_m16n8k16_s8(int32_t d[4], const uint32_t a[2], uint32_t b) {
+  asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
+}
 // Four 8x8 matrices of 16-bit values in shared memory; lane 8i + r gives the address of row r of matrix i.
 SLUICE_DEVICE void ldmatrix_x4(uint32_t r[4], const void* row_address) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row_address));
@@ -122,6 +129,11 @@ SLUICE_DEVICE void ldmatrix_x4(uint32_t r[4], const void* row_address) {
 SLUICE_DEVICE void async_copy16(void* shared, const void* global) {
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+}
+// The first `bytes` (1 to 16) of them; the others become zeros and are not read. For memory that is read once.
+SLUICE_DEVICE void async_copy16(void* shared, const void* global, uint32_t bytes) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
 }
 SLUICE_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most n of the newest committed groups are under way.
@@ -144,6 +156,10 @@ SLUICE_DEVICE Vec16 load_nc16(const void* p) {
       : "=r"(v.words[0]), "=r"(v.words[1]), "=r"(v.words[2]), "=r"(v.words[3])
       : "l"(p));
   return v;
+}
+// Bits shift..shift+31 of high:low, for shifts below 32.
+SLUICE_DEVICE uint32_t funnel_right(uint32_t low, uint32_t high, uint32_t shift) {
+  return __funnelshift_r(low, high, shift);
 }
 // Four bytes at any 2-byte alignment.
 SLUICE_DEVICE uint32_t load_bytes4(const void* p) {

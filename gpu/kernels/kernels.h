@@ -9,11 +9,11 @@
 // their rows are a multiple of 16 bytes, else that of their elements. Quantized rows are 64-byte aligned.
 //
 // Bits: an output row depends on its own input row, the weights and its own sequence alone, except that two
-// calls have a kernel for decoding (1 to 16 tokens, and draft trees) and another for prompts: products of q8
-// activations (matvec_q8.cu, matmul_tile.cu) and attention over f16 pages (attention.cu, attention_prompt.cu).
-// Within each, and in everything else, bits depend neither on the number of tokens nor on row tiles, spans or
-// the size of the scratch memory. So a prompt whose last chunk has 16 tokens or fewer differs in the last bits
-// from one that is cut otherwise; whoever cuts prompts can avoid it. Sums are fused where the sources say fmaf;
+// calls have a kernel for decoding (1 to 16 tokens, and draft trees) and another for prompts (so marked, or more
+// tokens): products of q8 activations (matvec_q8.cu, matmul_tile.cu) and attention over f16 pages (attention.cu,
+// attention_prompt.cu). Within each, and in everything else, bits depend neither on the number of tokens nor on
+// row tiles, spans or the size of the scratch memory. With a library, dense_tokens and more have a third kernel
+// for products (matmul_dense.cu), whose bits may depend on all of these. Sums are fused where the sources say fmaf;
 // nvcc must not fuse more (-fmad=false), or instances of one kernel for different numbers of tokens could differ.
 #pragma once
 
@@ -27,10 +27,15 @@
 
 namespace sluice::gpu {
 
+class DenseProduct;
+
 struct KernelContext {
   uint32_t n_sms = 1;            // for the shape of grids; never shows in results
   std::byte* scratch = nullptr;  // device memory, 16-byte aligned, used by one call at a time
   uint64_t scratch_bytes = 0;    // attention needs attention_scratch_bytes at least, the others nothing
+  // The library for products of long prompts (gpu/dense_product.h), null to do without it; outlives the context.
+  // It is used where the scratch memory has dense_least_scratch_bytes.
+  DenseProduct* dense = nullptr;
 };
 
 // Errors: unsupported (a type or shape without kernels), over_budget (scratch too small), or the launch's.
@@ -46,6 +51,23 @@ uint64_t act_row_bytes(ActFormat format, uint32_t cols);
 // room for the partial results of all pages and tokens: this, times (tokens * pages + tokens) / 2.
 inline uint64_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim) {
   return 2 * uint64_t{n_heads} * (uint64_t{head_dim} + 2) * sizeof(float);
+}
+
+inline constexpr uint32_t decode_tokens = 16;  // the most that count as decode
+inline constexpr uint32_t dense_tokens = decode_tokens + 1;  // the least for which weights are dequantized
+
+// Rows of weights that are dequantized together: some 32 MiB of bf16, which the L2 of a large card mostly holds.
+inline constexpr uint32_t dense_least_rows = 128;
+inline uint32_t dense_most_rows(uint32_t cols) {
+  const uint32_t rows = (16u << 20) / (cols == 0 ? 1 : cols) / dense_least_rows * dense_least_rows;
+  return rows < dense_least_rows ? dense_least_rows : rows;
+}
+// Scratch memory with which a library makes the products of `rows` x `cols` weights: at least, and to be fastest.
+inline uint64_t dense_least_scratch_bytes(uint32_t rows, uint32_t cols) {
+  return 2ull * cols * (rows < dense_least_rows ? rows : dense_least_rows);
+}
+inline uint64_t dense_scratch_bytes(uint32_t rows, uint32_t cols) {
+  return 2ull * cols * (rows < dense_most_rows(cols) ? rows : dense_most_rows(cols));
 }
 
 // One for each type of call; what run() chooses from.
@@ -64,10 +86,10 @@ Status run(cudaStream_t stream, const RouteCall& call, const KernelContext& cont
 Status run(cudaStream_t stream, const MergeCall& call, const KernelContext& context);
 
 // The kernels that a product chooses from.
-Status matvec_q8(cudaStream_t stream, const MatmulCall& call);    // 1 to 16 tokens
-Status matvec_f32(cudaStream_t stream, const MatmulCall& call);   // any number
+Status matvec_q8(cudaStream_t stream, const MatmulCall& call, const KernelContext& context);  // 1 to 16 tokens
+Status matvec_f32(cudaStream_t stream, const MatmulCall& call);                               // any number
 Status matmul_tile(cudaStream_t stream, const MatmulCall& call);  // q8, any number; fast from some 32 on
-
-inline constexpr uint32_t decode_tokens = 16;  // the most that count as decode
+bool matmul_dense_serves(const MatmulCall& call, const KernelContext& context);
+Status matmul_dense(cudaStream_t stream, const MatmulCall& call, const KernelContext& context);  // with a library
 
 }  // namespace sluice::gpu

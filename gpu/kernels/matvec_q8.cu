@@ -1,96 +1,400 @@
-// out[t][r] = sum_c weights[r][c] * x[t][c] for 1 to 16 tokens: quantized weights, 8-bit activations.
+// out[t][r] = sum_c weights[r][c] * x[t][c] for 1 to 16 tokens: quantized weights, 8-bit activations, on the tensor
+// cores' integers.
 //
-// Bytes: the weights once (rows * cols * 0.56 to 1.06), the activations from the caches. Flops: 2 * tokens *
-// rows * cols, by dp4a. Bound by device memory up to about 8 tokens, by dp4a (64 a clock and SM) and the
-// L1's answers to activation loads at 16.
+// Bytes: the weights once (rows * cols * 0.56 to 1.06), the activations from the caches. Flops: 2 * tokens * rows *
+// cols. Bound by device memory: unpacking a chunk of weights costs a third of the time that its bytes take.
 //
-// A lane takes every 32nd unit of 16 values (formats.h): the unit's integer dot product is exact, and
-// scale_x * (scale_w * dot + min_w * sum_x) is added to the lane's sum. N and R only say how many sums a warp
-// makes at once, so a row's bits are the same for any number of tokens.
+// A block works on tiles of 16 or 32 rows, one after the other; its four warps take turns at the chunks of 256 columns,
+// which come through shared memory ahead of use (matvec_stage.h), those of the next tile behind those of this one. The
+// integer dot product of each block of 32 values (Q6_K: 16) is exact; scale_x * (scale_w * dot + min_w * sum_x) is
+// added to one of four sums of the warp, that of blocks 2j and 2j + 1 of every chunk. The four are added as (0 + 1) +
+// (2 + 3), then the warps in their order. All that depends on the column alone, so a row's bits are the same for any
+// number of tokens, any row tile and any size of grids.
+//
+// One token has a kernel of its own, with the same sums: a product of 16 rows and 8 columns would be 7/8 waste, so
+// the columns are the eight blocks of the chunk, each multiplied with the weights of its block and zeros else. The
+// products of one accumulator are then those of different blocks, which different lanes scale and add.
 #include "gpu/kernels/dispatch.h"
 #include "gpu/kernels/kernels.h"
-#include "gpu/kernels/matvec.h"
+#include "gpu/kernels/matvec_stage.h"
 #include "gpu/kernels/q8_rows.h"
 
 namespace sluice::gpu {
 namespace {
 
-// 1.5 * 2^23: an integer below 2^22 in magnitude, added to these bits, is added to this float.
-constexpr int32_t magic_bits = 0x4b400000;
-constexpr float magic = 12582912.0f;
+constexpr uint32_t warps = 4;
+constexpr uint32_t scale_pitch = stage_rows + 2;  // the lanes of eight rows and four blocks meet different banks
+constexpr uint32_t most_shared = 90 * 1024;       // of a block: every card since 2020 has it
+constexpr uint32_t shared_of_sm = 227 * 1024;     // of Hopper; others take their blocks in turn
 
-struct Activations {
-  const std::byte* values;
-  const Q8Scale* scales;
+// What a kernel is compiled for: M times 16 rows, tokens in N times 8 (N = 0: one).
+template <class Format, bool all_aligned, uint32_t n, uint32_t m>
+struct Variant {
+  using F = Format;
+  static constexpr bool aligned = all_aligned;
+  static constexpr uint32_t N = n, M = m, rows = m * stage_rows, tokens = n == 0 ? 1 : 8 * n;
+  static constexpr uint32_t n_scales = subs_per_chunk * scales_per_sub<F>;
+  static constexpr uint32_t stage_bytes = M * ChunkOf<F, aligned>::stage_bytes;
+  static constexpr uint32_t partial_floats = warps * tokens * rows;
+  static constexpr uint32_t room =
+      (most_shared - 8 * partial_floats) / warps - M * n_scales * scale_pitch * sizeof(ScaleMin);
+  static constexpr uint32_t stages = room / stage_bytes < 5 ? room / stage_bytes : 5;
+  static_assert(stages >= 2);
 };
 
-SLUICE_DEVICE Activations activations_of(const MatmulCall& call, const Q8Layout& layout, uint32_t token) {
-  const std::byte* row = call.x + least(token, call.n_tokens - 1) * layout.row_bytes;
-  return {row, reinterpret_cast<const Q8Scale*>(row + layout.scales)};
+template <class V>
+struct WarpMemory {
+  alignas(16) std::byte stage[V::stages][V::stage_bytes];
+  ScaleMin scales[V::M][V::n_scales][scale_pitch];
+};
+
+template <class V>
+struct BlockMemory {
+  WarpMemory<V> warp[warps];
+  float partial[2][V::partial_floats];  // of this tile and the one before
+};
+
+// The matrix as a block's warps share it: tiles block_x, block_x + grid_x, …; of each, steps at chunks warp + 4 * step.
+struct Work {
+  const std::byte* weights;
+  uint64_t row_bytes;
+  uint32_t n_rows, n_tiles, n_chunks, n_steps, n_subs;
+};
+
+template <class V>
+SLUICE_DEVICE Work work_of(const MatmulCall& call, uint64_t row_bytes) {
+  const uint32_t n_chunks = (call.cols + chunk_cols - 1) / chunk_cols;
+  return {call.weights, row_bytes, call.rows, (call.rows + V::rows - 1) / V::rows, n_chunks,
+          (n_chunks + warps - 1) / warps, call.cols / 32};
 }
 
-SLUICE_DEVICE int32_t dot_8(const int32_t* q, const Vec8& x, int32_t sum) {
-  return dp4a_ss(q[1], static_cast<int32_t>(x.words[1]), dp4a_ss(q[0], static_cast<int32_t>(x.words[0]), sum));
+template <class V>
+SLUICE_DEVICE RowTile tile_of(const Work& work, uint32_t tile) {
+  return {work.weights, work.row_bytes, tile * V::rows, work.n_rows - 1};
 }
 
+// Where copies or products are.
+struct Position {
+  uint32_t tile, step, slot;
+};
+
+template <class V>
+SLUICE_DEVICE void advance(const Work& work, Position& position) {
+  position.slot = position.slot + 1 == V::stages ? 0 : position.slot + 1;
+  if (++position.step < work.n_steps) return;
+  position.step = 0;
+  position.tile += grid_x();
+}
+
+// Starts the copies of a chunk; an empty group where there is none.
+template <class V>
+SLUICE_DEVICE void start_chunk(const Work& work, Position& position, WarpMemory<V>& memory) {
+  const uint32_t chunk = warp() + position.step * warps;
+  if (position.tile < work.n_tiles && chunk < work.n_chunks) {
+    SLUICE_UNROLL
+    for (uint32_t m = 0; m < V::M; ++m)
+      stage_chunk<typename V::F, V::aligned>(tile_of<V>(work, position.tile), m * stage_rows, chunk,
+                                             memory.stage[position.slot] + m * (V::stage_bytes / V::M));
+  }
+  async_commit();
+  advance<V>(work, position);
+}
+
+// Rows g and g + 8 of the m-th 16.
+template <class V>
+SLUICE_DEVICE StagedRow<V::aligned> row_of(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t m,
+                                           uint32_t row) {
+  return staged_row<typename V::F, V::aligned>(tile, m * stage_rows + row, chunk,
+                                               stage + m * (V::stage_bytes / V::M), row);
+}
+
+// A lane converts half the scales of a row.
+template <class V>
+SLUICE_DEVICE void convert_scales(const RowTile& tile, uint32_t chunk, const std::byte* stage, WarpMemory<V>& memory) {
+  constexpr uint32_t n = V::n_scales / 2;
+  const uint32_t row = lane() % stage_rows, half = lane() / stage_rows;
+  SLUICE_UNROLL
+  for (uint32_t m = 0; m < V::M; ++m) {
+    ScaleMin scales[n];
+    load_scales(typename V::F{}, row_of<V>(tile, chunk, stage, m, row), half, scales);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < n; ++i) memory.scales[m][half * n + i][row] = scales[i];
+  }
+}
+
+// acc + the part of one block of activations.
 template <class F>
-SLUICE_DEVICE float scaled(const Unit& unit, uint32_t i, const Q8Scale& x, int32_t dot_bits, float acc) {
-  const float dot = __builtin_bit_cast(float, dot_bits) - magic;
-  const float product = F::has_min ? fmaf(unit.scale[i], dot, unit.min[i] * x.sum) : unit.scale[i] * dot;
+SLUICE_DEVICE float add_scaled(const ScaleMin& weight, const Q8Scale& x, int32_t dot, float acc) {
+  const auto value = static_cast<float>(dot);
+  const float product = F::has_min ? fmaf(weight.scale, value, weight.min * x.sum) : weight.scale * value;
   return fmaf(x.scale, product, acc);
 }
 
-// acc + the unit's part of the row's product with one token.
-template <class F>
-SLUICE_DEVICE float add_unit(const Unit& unit, const Activations& x, float acc) {
-  const Vec8 a = *reinterpret_cast<const Vec8*>(x.values + 4 * uint64_t{unit.x_word[0]});
-  const Vec8 b = *reinterpret_cast<const Vec8*>(x.values + 4 * uint64_t{unit.x_word[1]});
-  const int32_t dot = dot_8(unit.q, a, magic_bits);
-  const Q8Scale& scale = x.scales[unit.x_word[0] / 8];
-  if constexpr (F::one_scale) {
-    return scaled<F>(unit, 0, scale, dot_8(unit.q + 2, b, dot), acc);
-  } else {
-    acc = scaled<F>(unit, 0, scale, dot, acc);
-    return scaled<F>(unit, 1, x.scales[unit.x_word[1] / 8], dot_8(unit.q + 2, b, magic_bits), acc);
+// Adds the warps' sums of a tile up and stores them. partial: warps x tokens x rows.
+template <class V>
+SLUICE_DEVICE void add_warps_and_store(const MatmulCall& call, uint32_t first_row, const float* partial) {
+  block_barrier();
+  for (uint32_t i = thread_x(); i < V::tokens * V::rows; i += 32 * warps) {
+    float sum = partial[i];
+    SLUICE_UNROLL
+    for (uint32_t w = 1; w < warps; ++w) sum += partial[w * V::tokens * V::rows + i];
+    const uint32_t token = i / V::rows, row = first_row + i % V::rows;
+    if (token < call.n_tokens && row < call.rows) store_product(call, token, row, sum);
   }
 }
 
-template <class F, uint32_t N, uint32_t R>
-SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
-  const uint32_t first_row = (block_x() * matvec_warps + warp()) * R, n_units = call.cols / 16;
-  float acc[R][N] = {};
-  for (uint32_t u = lane(); u < n_units; u += 32) {
-    Unit unit[R];
+// All that a block does. products.prepare(chunk, n_subs) may load activations, products.add(tile, chunk, stage, n_subs)
+// adds a chunk whose scales are converted, products.finish(partial) hands a tile's sums of this warp over.
+template <class V, class Products>
+SLUICE_DEVICE void work_through(const MatmulCall& call, const Work& work, BlockMemory<V>& block, Products& products) {
+  WarpMemory<V>& memory = block.warp[warp()];
+  Position load{block_x(), 0, 0}, now = load;
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i + 1 < V::stages; ++i) start_chunk(work, load, memory);
+  for (uint32_t parity = 0; now.tile < work.n_tiles; parity ^= 1) {
+    const uint32_t first_row = now.tile * V::rows;
+    const RowTile tile = tile_of<V>(work, now.tile);
+    products.begin();
+    for (uint32_t step = 0; step < work.n_steps; ++step) {
+      const uint32_t chunk = warp() + step * warps;
+      const bool any = chunk < work.n_chunks;
+      const uint32_t rest = any ? work.n_subs - chunk * subs_per_chunk : 0;
+      if (any) products.prepare(chunk, rest);
+      async_wait<V::stages - 2>();
+      warp_barrier();  // the chunk is there for all lanes, and all are done with the one before it
+      const std::byte* stage = memory.stage[now.slot];
+      start_chunk(work, load, memory);
+      advance<V>(work, now);
+      if (!any) continue;
+      convert_scales<V>(tile, chunk, stage, memory);
+      warp_barrier();
+      if (rest >= subs_per_chunk) products.add(tile, chunk, stage, subs_per_chunk);
+      else products.add(tile, chunk, stage, rest);
+    }
+    float* partial = block.partial[parity];
+    products.finish(partial + warp() * V::tokens * V::rows);
+    add_warps_and_store<V>(call, first_row, partial);
+  }
+  async_wait<0>();
+}
+
+// The dot products of a block of 32 values of 16 rows; Q6_K: of its halves.
+template <class F>
+using Dots = int32_t[scales_per_sub<F>][4];
+
+template <class F>
+SLUICE_DEVICE void add_dots(const int32_t (&upper)[2], const int32_t (&lower)[2], const uint32_t (&x)[2],
+                            Dots<F>& dots) {
+  const uint32_t a[4] = {static_cast<uint32_t>(upper[0]), static_cast<uint32_t>(lower[0]),
+                         static_cast<uint32_t>(upper[1]), static_cast<uint32_t>(lower[1])};
+  if constexpr (scales_per_sub<F> == 1) {
+    mma_m16n8k32_s8(dots[0], a, x);
+  } else {
+    mma_m16n8k16_s8(dots[0], a, x[0]);
+    mma_m16n8k16_s8(dots[1], a + 2, x[1]);
+  }
+}
+
+SLUICE_DEVICE uint32_t load_word(const std::byte* p) { return *reinterpret_cast<const uint32_t*>(p); }
+
+// --- one token ---
+
+template <class V>
+struct OneProduct {
+  using F = typename V::F;
+  static_assert(V::M == 1);
+  const std::byte* x;
+  const Q8Scale* x_scales;
+  WarpMemory<V>& memory;
+  uint32_t g = lane() / 4, t = lane() % 4;
+  float acc[2] = {};  // rows g and g + 8, blocks 2t and 2t + 1
+  uint32_t words[2] = {};
+  Q8Scale scale[2] = {};
+
+  SLUICE_DEVICE_MEMBER OneProduct(const MatmulCall& call, const Q8Layout& layout, WarpMemory<V>& warp_memory)
+      : x(call.x), x_scales(reinterpret_cast<const Q8Scale*>(call.x + layout.scales)), memory(warp_memory) {}
+
+  SLUICE_DEVICE_MEMBER void begin() { acc[0] = acc[1] = 0.0f; }
+
+  SLUICE_DEVICE_MEMBER void prepare(uint32_t chunk, uint32_t n_subs) {
+    const std::byte* at = x + uint64_t{chunk} * chunk_cols + 32 * least(g, n_subs - 1) + 4 * t;
+    words[0] = load_word(at);
+    words[1] = load_word(at + 16);
     SLUICE_UNROLL
-    for (uint32_t r = 0; r < R; ++r)
-      unit[r] = load_unit(F{}, call.weights + least(first_row + r, call.rows - 1) * row_bytes, u);
+    for (uint32_t i = 0; i < 2; ++i) scale[i] = x_scales[chunk * subs_per_chunk + least(2 * t + i, n_subs - 1)];
+  }
+
+  SLUICE_DEVICE_MEMBER void add(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
+    const auto upper = row_of<V>(tile, chunk, stage, 0, g), lower = row_of<V>(tile, chunk, stage, 0, g + 8);
+    Dots<F> dots[2] = {};  // of even and odd blocks, so that products wait less for each other
     SLUICE_UNROLL
-    for (uint32_t t = 0; t < N; ++t) {
-      const Activations x = activations_of(call, layout, t);
+    for (uint32_t s = 0; s < subs_per_chunk; s += subs_at_once<F>) {
+      if (s >= n_subs) break;
+      const Packed<F> a = load_packed(F{}, upper, s, t), b = load_packed(F{}, lower, s, t);
       SLUICE_UNROLL
-      for (uint32_t r = 0; r < R; ++r) acc[r][t] = add_unit<F>(unit[r], x, acc[r][t]);
+      for (uint32_t i = 0; i < subs_at_once<F>; ++i) {
+        const uint32_t mine[2] = {g == s + i ? words[0] : 0, g == s + i ? words[1] : 0};
+        add_dots<F>(a.q[i], b.q[i], mine, dots[(s + i) % 2]);
+      }
+    }
+    SLUICE_UNROLL
+    for (uint32_t e = 0; e < 4; ++e) {
+      const uint32_t s = 2 * t + e % 2;
+      SLUICE_UNROLL
+      for (uint32_t k = 0; k < scales_per_sub<F>; ++k) {
+        const ScaleMin& weight = memory.scales[0][s * scales_per_sub<F> + k][g + e / 2 * 8];
+        const int32_t dot = dots[0][k][e] + dots[1][k][e];
+        if (s < n_subs) acc[e / 2] = add_scaled<F>(weight, scale[e % 2], dot, acc[e / 2]);
+      }
     }
   }
-  add_lanes_and_store<N, R>(call, 0, first_row, acc);
+
+  SLUICE_DEVICE_MEMBER void finish(float* partial) {
+    SLUICE_UNROLL
+    for (uint32_t h = 0; h < 2; ++h) {
+      acc[h] += shuffle_xor(acc[h], 1);
+      acc[h] += shuffle_xor(acc[h], 2);
+      if (t == 0) partial[g + 8 * h] = acc[h];
+    }
+  }
+};
+
+template <class V>
+SLUICE_KERNEL void matvec_one_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
+  SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
+  OneProduct<V> product(call, layout, memory->warp[warp()]);
+  work_through<V>(call, work_of<V>(call, row_bytes), *memory, product);
 }
 
-template <class F, uint32_t N>
-Status start(cudaStream_t stream, const MatmulCall& call) {
-  constexpr uint32_t rows = N < 16 ? 2 : 4;
-  const LaunchShape shape{.grid_x = blocks_for(call.rows, matvec_warps * rows), .block_x = 32 * matvec_warps};
-  return launch(stream, launch_info("matvec_q8", call), shape, matvec_q8_kernel<F, N, rows>, call, q8_layout(call.cols),
+// --- 2 to 16 tokens ---
+
+template <class V>
+struct Products {
+  using F = typename V::F;
+  static constexpr uint32_t N = V::N, M = V::M;
+  const std::byte* x[N];          // of token 8n + g
+  const Q8Scale* x_scales[N][2];  // of tokens 8n + 2t and one more
+  WarpMemory<V>& memory;
+  uint32_t g = lane() / 4, t = lane() % 4;
+  float acc[M][N][4][4] = {};  // rows and tokens as in a fragment, blocks 2j and 2j + 1
+  uint32_t words[subs_per_chunk][2] = {};
+  Q8Scale scale[subs_per_chunk][2] = {};
+
+  SLUICE_DEVICE_MEMBER Products(const MatmulCall& call, const Q8Layout& layout, WarpMemory<V>& warp_memory)
+      : memory(warp_memory) {
+    SLUICE_UNROLL
+    for (uint32_t n = 0; n < N; ++n) {
+      x[n] = call.x + least(8 * n + g, call.n_tokens - 1) * layout.row_bytes + 4 * t;
+      SLUICE_UNROLL
+      for (uint32_t i = 0; i < 2; ++i)
+        x_scales[n][i] = reinterpret_cast<const Q8Scale*>(
+            call.x + least(8 * n + 2 * t + i, call.n_tokens - 1) * layout.row_bytes + layout.scales);
+    }
+  }
+
+  SLUICE_DEVICE_MEMBER void begin() {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < M * N * 16; ++i) acc[i / 16 / N][i / 16 % N][i / 4 % 4][i % 4] = 0.0f;
+  }
+
+  SLUICE_DEVICE_MEMBER void load_x(uint32_t n, uint32_t chunk, uint32_t sub, uint32_t (&word)[2],
+                                   Q8Scale (&token_scale)[2]) const {
+    const uint32_t block = chunk * subs_per_chunk + sub;
+    word[0] = load_word(x[n] + 32 * block);
+    word[1] = load_word(x[n] + 32 * block + 16);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 2; ++i) token_scale[i] = x_scales[n][i][block];
+  }
+
+  // All activations of the chunk while its weights may still be under way; those of 16 tokens are too many.
+  SLUICE_DEVICE_MEMBER void prepare(uint32_t chunk, uint32_t n_subs) {
+    if constexpr (N == 1) {
+      SLUICE_UNROLL
+      for (uint32_t s = 0; s < subs_per_chunk; ++s) load_x(0, chunk, least(s, n_subs - 1), words[s], scale[s]);
+    }
+  }
+
+  SLUICE_DEVICE_MEMBER void add(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
+    SLUICE_UNROLL
+    for (uint32_t first = 0; first < subs_per_chunk; first += subs_at_once<F>) {
+      if (first >= n_subs) break;
+      SLUICE_UNROLL
+      for (uint32_t m = 0; m < M; ++m) {
+        const Packed<F> a = load_packed(F{}, row_of<V>(tile, chunk, stage, m, g), first, t);
+        const Packed<F> b = load_packed(F{}, row_of<V>(tile, chunk, stage, m, g + 8), first, t);
+        SLUICE_UNROLL
+        for (uint32_t i = 0; i < subs_at_once<F>; ++i) SLUICE_UNROLL
+        for (uint32_t n = 0; n < N; ++n) add_block(m, n, chunk, first + i, a.q[i], b.q[i]);
+      }
+    }
+  }
+
+  SLUICE_DEVICE_MEMBER void add_block(uint32_t m, uint32_t n, uint32_t chunk, uint32_t s, const int32_t (&upper)[2],
+                                      const int32_t (&lower)[2]) {
+    if constexpr (N > 1) load_x(n, chunk, s, words[s], scale[s]);
+    Dots<F> dots = {};
+    add_dots<F>(upper, lower, words[s], dots);
+    SLUICE_UNROLL
+    for (uint32_t e = 0; e < 4; ++e) SLUICE_UNROLL
+    for (uint32_t k = 0; k < scales_per_sub<F>; ++k)
+      acc[m][n][e][s / 2] = add_scaled<F>(memory.scales[m][s * scales_per_sub<F> + k][g + e / 2 * 8], scale[s][e % 2],
+                                          dots[k][e], acc[m][n][e][s / 2]);
+  }
+
+  SLUICE_DEVICE_MEMBER void finish(float* partial) {
+    SLUICE_UNROLL
+    for (uint32_t m = 0; m < M; ++m) SLUICE_UNROLL
+    for (uint32_t n = 0; n < N; ++n) SLUICE_UNROLL
+    for (uint32_t e = 0; e < 4; ++e) {
+      const float (&four)[4] = acc[m][n][e];
+      partial[(8 * n + 2 * t + e % 2) * V::rows + m * stage_rows + g + e / 2 * 8] =
+          (four[0] + four[1]) + (four[2] + four[3]);
+    }
+  }
+};
+
+template <class V>
+SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
+  SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
+  Products<V> products(call, layout, memory->warp[warp()]);
+  work_through<V>(call, work_of<V>(call, row_bytes), *memory, products);
+}
+
+// --- host ---
+
+template <class V>
+Status start(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
+  constexpr uint32_t resident = shared_of_sm / (sizeof(BlockMemory<V>) + 1024);
+  const uint32_t tiles = blocks_for(call.rows, V::rows), most = resident * context.n_sms;
+  const LaunchShape shape{
+      .grid_x = tiles < most ? tiles : most, .block_x = 32 * warps, .shared_bytes = sizeof(BlockMemory<V>)};
+  const auto kernel = [] {
+    if constexpr (V::N == 0) return matvec_one_kernel<V>;
+    else return matvec_q8_kernel<V>;
+  }();
+  return launch(stream, launch_info("matvec_q8", call), shape, kernel, call, q8_layout(call.cols),
                 row_bytes(call.dtype, call.cols));
+}
+
+// Tiles of 32 rows halve what activations cost; formats of many bits need them less and have no room for them.
+template <class F, bool aligned>
+Status start_of(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
+  constexpr uint32_t wide = ChunkOf<F, aligned>::bytes < 200 ? 2 : 1;
+  if (call.n_tokens == 1) return start<Variant<F, aligned, 0, 1>>(stream, call, context);
+  if (call.n_tokens > 8) return start<Variant<F, aligned, 2, 1>>(stream, call, context);
+  if (call.rows < 2 * stage_rows * context.n_sms) return start<Variant<F, aligned, 1, 1>>(stream, call, context);
+  return start<Variant<F, aligned, 1, wide>>(stream, call, context);
 }
 
 }  // namespace
 
-Status matvec_q8(cudaStream_t stream, const MatmulCall& call) {
+Status matvec_q8(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
+  const bool aligned = reinterpret_cast<uintptr_t>(call.weights) % 16 == 0 && row_bytes(call.dtype, call.cols) % 16 == 0;
   return with_quantized("matvec", call.dtype, [&]<class F>(F) {
-    if (call.n_tokens == 1) return start<F, 1>(stream, call);
-    if (call.n_tokens == 2) return start<F, 2>(stream, call);
-    if (call.n_tokens <= 4) return start<F, 4>(stream, call);
-    if (call.n_tokens <= 8) return start<F, 8>(stream, call);
-    return start<F, 16>(stream, call);
+    // Chunks that are no multiple of 16 begin at other places in turn.
+    if constexpr (ChunkOf<F, true>::bytes % 16 == 0)
+      if (aligned) return start_of<F, true>(stream, call, context);
+    return start_of<F, false>(stream, call, context);
   });
 }
 

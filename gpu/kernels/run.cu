@@ -9,10 +9,11 @@ Status run(cudaStream_t stream, const KernelCall& call, const KernelContext& con
   return std::visit([&](const auto& one) { return run(stream, one, context); }, call);
 }
 
-Status run(cudaStream_t stream, const MatmulCall& call, const KernelContext&) {
+Status run(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
   if (call.rows == 0 || call.n_tokens == 0) return {};
   if (call.x_format == ActFormat::f32) return matvec_f32(stream, call);
-  if (call.n_tokens <= decode_tokens) return matvec_q8(stream, call);
+  if (call.n_tokens <= decode_tokens && !call.prompt) return matvec_q8(stream, call, context);
+  if (matmul_dense_serves(call, context)) return matmul_dense(stream, call, context);
   return matmul_tile(stream, call);
 }
 

@@ -36,26 +36,25 @@ const float* Executor::vector(TensorId id) {
 }
 
 void Executor::norm(TensorId weight, float eps, const float* in, uint32_t n_rows, float* out) {
-  queue().launch(RmsNormCall{in, vector(weight), eps, n_rows, g_.hidden_size, out});
+  launch(RmsNormCall{in, vector(weight), eps, n_rows, g_.hidden_size, out});
   at().acts_of = nullptr;
 }
 
 // h += rms(x; weight)
 void Executor::add_normed(TensorId weight, float eps) {
-  queue().launch(RmsNormCall{ws().x, vector(weight), eps, n_tokens_, g_.hidden_size, ws().h, true});
+  launch(RmsNormCall{ws().x, vector(weight), eps, n_tokens_, g_.hidden_size, ws().h, true});
   at().acts_of = nullptr;
 }
 
 void Executor::head_norm(TensorId weight, float eps, float* x, uint32_t n_heads) {
-  if (weight.valid()) queue().launch(RmsNormCall{x, vector(weight), eps, n_tokens_ * n_heads, g_.head_dim, x});
+  if (weight.valid()) launch(RmsNormCall{x, vector(weight), eps, n_tokens_ * n_heads, g_.head_dim, x});
 }
 
 // x in the form that a product wants; quantized once for all products that read it.
 const std::byte* Executor::activations(const float* x, ActFormat format, uint32_t n_rows, uint32_t cols) {
   if (format == ActFormat::f32) return reinterpret_cast<const std::byte*>(x);
   Site& site = at();
-  if (site.acts_of != x || site.acts_format != format)
-    queue().launch(QuantizeCall{x, format, n_rows, cols, site.ws.acts});
+  if (site.acts_of != x || site.acts_format != format) launch(QuantizeCall{x, format, n_rows, cols, site.ws.acts});
   site.acts_of = x;
   site.acts_format = format;
   return site.ws.acts;
@@ -69,8 +68,8 @@ Status Executor::product(TensorId weights, TensorId bias, const float* x, uint32
   for (const Tile& tile : plan_.movement.weights.of(weights)) {
     SLUICE_ASSIGN_OR_RETURN(const std::byte* data, at().weights->use(tile, queue()));
     const float* b = bias.valid() ? vector(bias) + tile.row_begin : nullptr;
-    queue().launch(MatmulCall{data, t.dtype, tile.row_end - tile.row_begin, t.cols, acts, format, n_rows,
-                              out + tile.row_begin, out_stride, b, accumulate, batch_->prompt});
+    launch(MatmulCall{data, t.dtype, tile.row_end - tile.row_begin, t.cols, acts, format, n_rows, out + tile.row_begin,
+                      out_stride, b, accumulate, batch_->prompt});
     at().weights->used(tile, queue());
     SLUICE_RETURN_IF_ERROR(run_ahead());
   }
@@ -82,7 +81,7 @@ Status Executor::product(TensorId weights, TensorId bias, const float* x, uint32
 Status Executor::emit(const EmbedOp& op) {
   const TensorSpec& table = g_.tensor(op.table);
   SLUICE_RETURN_IF_ERROR(find_embedding_rows(table, op.table));
-  queue().launch(GatherRowsCall{tables_.embed_rows, table.dtype, n_tokens_, table.cols, op.scale, ws().h});
+  launch(GatherRowsCall{tables_.embed_rows, table.dtype, n_tokens_, table.cols, op.scale, ws().h});
   made(residual);
   return {};
 }
@@ -124,7 +123,7 @@ void Executor::rotate(const AttentionInOp& op, float* x, uint32_t n_heads) {
   make_rope_tables();
   const float* table = ws().rope_tables;
   for (uint32_t i = 0; i < op.rope; ++i) table += uint64_t{plan_.workspace.tokens} * g_.ropes[i].n_rot;
-  queue().launch(RopeCall{x, table, n_tokens_, n_heads, g_.head_dim, rope.n_rot, rope.pairs});
+  launch(RopeCall{x, table, n_tokens_, n_heads, g_.head_dim, rope.n_rot, rope.pairs});
 }
 
 Status Executor::emit(const AttentionInOp& op) {
@@ -151,8 +150,8 @@ Status Executor::append_to_kv(const AttentionOp& op) {
     const uint32_t first = sequence.before / plan_.numerics.page_tokens;
     spans[s] = kv_.span(sequence.id, op.layer, first, kv_.n_pages(sequence.id) - first);
   }
-  queue().launch(KvAppendCall{ws().k, ws().v, tables_.slots, spans, n_tokens_, g_.n_kv_heads, g_.head_dim,
-                              plan_.numerics.page_tokens, plan_.numerics.kv_type});
+  launch(KvAppendCall{ws().k, ws().v, tables_.slots, spans, n_tokens_, g_.n_kv_heads, g_.head_dim,
+                      plan_.numerics.page_tokens, plan_.numerics.kv_type});
   return {};
 }
 
@@ -190,9 +189,9 @@ Status Executor::attend(const AttentionOp& op, uint32_t first, uint32_t n, bool 
     spans[s] = kv_.span(sequences_[s].id, op.layer, first, n);
   }
   for (const Event& event : ready_) queue().wait(event);
-  queue().launch(AttentionCall{ws().q, tables_.slots, spans, n_tokens_, g_.n_heads, g_.n_kv_heads, g_.head_dim,
-                               plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale, op.softcap, op.window,
-                               tree_, start, finish, ws().state, ws().attended, batch_->prompt});
+  launch(AttentionCall{ws().q, tables_.slots, spans, n_tokens_, g_.n_heads, g_.n_kv_heads, g_.head_dim,
+                       plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale, op.softcap, op.window, tree_,
+                       start, finish, ws().state, ws().attended, batch_->prompt, most_pages_});
   at().acts_of = nullptr;
   if (start && finish) return {};
   const Event after = queue().signal();
@@ -220,7 +219,7 @@ Status Executor::emit(const FfnOp& op) {
   norm(op.norm, op.eps, ws().h, n_tokens_, ws().x);
   SLUICE_RETURN_IF_ERROR(product(op.gate, {}, ws().x, n_tokens_, ws().gate, width, false));
   SLUICE_RETURN_IF_ERROR(product(op.up, {}, ws().x, n_tokens_, ws().up, width, false));
-  queue().launch(GatedActCall{ws().gate, ws().up, op.activation, n_tokens_, width, ws().gate});
+  launch(GatedActCall{ws().gate, ws().up, op.activation, n_tokens_, width, ws().gate});
   at().acts_of = nullptr;
   const bool normed = op.post_norm.valid();
   float* out = normed ? ws().x : ws().h;
@@ -239,8 +238,8 @@ void Executor::tap(uint32_t index) {
     if (const auto* in = std::get_if<AttentionInOp>(&g_.ops[i])) layer = in->layer;
   for (size_t i = 0; i < batch_->tap_layers.size(); ++i)
     if (batch_->tap_layers[i] == layer)
-      queue().launch(CopyRowsCall{ws().h, tables_.logit_index, n_logits_, g_.hidden_size,
-                                  tables_.taps + i * n_logits_ * g_.hidden_size});
+      launch(CopyRowsCall{ws().h, tables_.logit_index, n_logits_, g_.hidden_size,
+                          tables_.taps + i * n_logits_ * g_.hidden_size});
 }
 
 Status Executor::emit(const RouteOp& op) {
@@ -248,7 +247,7 @@ Status Executor::emit(const RouteOp& op) {
   norm(op.norm, op.eps, ws().h, n_tokens_, ws().x);
   const uint32_t n_experts = g_.tensor(op.router).rows;
   SLUICE_RETURN_IF_ERROR(product(op.router, {}, ws().x, n_tokens_, ws().router, n_experts, false));
-  queue().launch(RouteCall{ws().router, n_tokens_, n_experts, op.used, ws().expert_ids, ws().expert_weights});
+  launch(RouteCall{ws().router, n_tokens_, n_experts, op.used, ws().expert_ids, ws().expert_weights});
   return {};
 }
 
@@ -272,12 +271,11 @@ Status Executor::emit(const HeadOp& op) {
     return {};
   }
   bring(residual);
-  queue().launch(CopyRowsCall{ws().h, tables_.logit_index, n_logits_, g_.hidden_size, ws().x});
+  launch(CopyRowsCall{ws().h, tables_.logit_index, n_logits_, g_.hidden_size, ws().x});
   norm(op.norm, op.eps, ws().x, n_logits_, ws().x);
   SLUICE_RETURN_IF_ERROR(product(op.output, {}, ws().x, n_logits_, ws().logits, g_.n_vocab, false));
-  if (op.softcap > 0) queue().launch(SoftcapCall{ws().logits, n_logits_, g_.n_vocab, op.softcap});
-  if (site_ != host_site)
-    queue().launch(CopyRowsCall{ws().logits, tables_.counting, n_logits_, g_.n_vocab, tables_.logits});
+  if (op.softcap > 0) launch(SoftcapCall{ws().logits, n_logits_, g_.n_vocab, op.softcap});
+  if (site_ != host_site) launch(CopyRowsCall{ws().logits, tables_.counting, n_logits_, g_.n_vocab, tables_.logits});
   return {};
 }
 

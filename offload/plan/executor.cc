@@ -13,10 +13,9 @@ namespace sluice::plan {
 
 Executor::Executor(const Parts& p)
     : g_(*p.graph), plan_(*p.plan), store_(*p.store), kv_(*p.kv), experts_(p.experts), trace_(p.trace) {
-  const bool gathers = table_bytes(g_, plan_) > 0;
-  lay_out(g_, plan_.workspace, plan_.movement.pages_per_sequence, gathers, p.tables, tables_);
+  lay_out_tables(g_, plan_, p.tables, tables_);
   for (const SiteParts& part : p.sites) {
-    Site site{part.device, part.weights, {}, nullptr, ActFormat::f32, false};
+    Site site{part.device, part.weights, part.copies, {}, nullptr, ActFormat::f32, false};
     if (part.workspace != nullptr)
       lay_out(g_, plan_.workspace, part.device->memory_tier() != host_tier, part.workspace, site.ws);
     sites_.push_back(site);
@@ -103,7 +102,7 @@ void Executor::make_rope_tables() {
   float* table = ws().rope_tables;
   const float* freqs = tables_.freqs;
   for (const RopeSpec& rope : g_.ropes) {
-    queue().launch(RopeTableCall{tables_.positions, freqs, n_tokens_, rope.n_rot, rope.scale, table});
+    launch(RopeTableCall{tables_.positions, freqs, n_tokens_, rope.n_rot, rope.scale, table});
     table += uint64_t{plan_.workspace.tokens} * rope.n_rot;
     freqs += rope.freqs.size();
   }
@@ -113,6 +112,38 @@ Status Executor::run(const Batch& batch) {
   fill_tables(batch);
   for (Site& site : sites_) SLUICE_RETURN_IF_ERROR(site.weights->begin_pass(batch.prompt));
   const Placement& placement = plan_.numerics.placement(batch.prompt);
+  replays_ = false;
+  most_pages_ = 0;
+  if (!recordable()) return walk(placement);
+  const uint64_t key = recording_key();
+  site_ = placement.op_site.front();
+  replays_ = queue().has_recording(key);
+  if (!replays_) queue().record(key);
+  SLUICE_RETURN_IF_ERROR(walk(placement));
+  queue().replay(key);
+  return {};
+}
+
+// A step that decodes wholly at one site, where everything stays, is the same work every time.
+bool Executor::recordable() const {
+  if (batch_->prompt || n_logits_ == 0 || !batch_->tap_layers.empty() || experts_ != nullptr) return false;
+  const std::vector<uint8_t>& sites = plan_.numerics.decode.op_site;
+  const uint8_t site = sites.front();
+  return sites_[site].queue().can_record() && plan_.movement.sites[site].kv_group_pages == 0 &&
+         std::count(sites.begin(), sites.end(), site) == static_cast<long>(sites.size()) &&
+         !sites_[site].weights->streams(false);
+}
+
+// What calls depend on but for what tables hold: one recording serves lengths up to a fourth or so apart.
+uint64_t Executor::recording_key() {
+  uint32_t pages = 8;
+  for (const StepSequence& s : sequences_)
+    while (pages < kv_.n_pages(s.id)) pages += std::max(2u, std::bit_floor(pages) / 4);
+  most_pages_ = pages;
+  return uint64_t{pages} << 40 | uint64_t{n_tokens_} << 24 | uint64_t{n_logits_} << 8 | uint64_t{tree_};
+}
+
+Status Executor::walk(const Placement& placement) {
   for (op_ = 0; op_ < g_.ops.size(); ++op_) {
     if (cancelled_.load(std::memory_order_relaxed)) return error(Code::cancelled, "the step was cancelled");
     site_ = placement.op_site[op_];
@@ -159,18 +190,25 @@ Status Executor::drain(Status status) {
   for (size_t i = 0; i < sites_.size(); ++i) ends[i] = sites_[i].queue().signal();
   for (size_t i = 0; i < sites_.size(); ++i) {
     const Status drained = ends[i].wait();
-    if (drained.ok()) continue;
     if (status.ok()) status = drained;
-    sites_[i].queue().reset();
   }
+  if (!status.ok())
+    for (Site& site : sites_) site.queue().reset();
   return status;
+}
+
+// Nothing is on its way any more, and queues of copies that failed work again.
+void Executor::start_over() {
+  for (Site& site : sites_) {
+    site.weights->start_over();
+    if (site.copies != nullptr && !site.copies->signal().wait().ok()) site.copies->reset();
+  }
 }
 
 // Drains the queues whatever happened; a failed step is discarded.
 Status Executor::finish(Status status) {
   status = drain(std::move(status));
-  if (!status.ok())
-    for (Site& site : sites_) site.weights->start_over();
+  if (!status.ok()) start_over();
   if (!status.ok() && experts_ != nullptr) experts_->recover();
   for (const StepSequence& s : sequences_) kv_.end_step(s.id, status.ok());
   if (status.code() == Code::cancelled) cancelled_.store(false, std::memory_order_relaxed);

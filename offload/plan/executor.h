@@ -38,6 +38,7 @@ class Executor {
     Device* device = nullptr;
     WeightStream* weights = nullptr;
     std::byte* workspace = nullptr;  // workspace_bytes() in the site's memory; the host's is reached by all sites
+    CopyQueue* copies = nullptr;     // from the host's memory to the site's; null for the host
   };
   // All but `trace` and `experts` must be given, and everything must outlive the executor.
   struct Parts {
@@ -67,6 +68,7 @@ class Executor {
   struct Site {
     Device* device = nullptr;
     WeightStream* weights = nullptr;
+    CopyQueue* copies = nullptr;
     Workspace ws;
     const float* acts_of = nullptr;  // what ws.acts holds, as acts_format
     ActFormat acts_format = ActFormat::f32;
@@ -88,8 +90,15 @@ class Executor {
   Status begin_and_run(const Batch& batch);
   Status finish(Status status);
   void fill_tables(const Batch& batch);
+  bool recordable() const;
+  uint64_t recording_key();
+  Status walk(const Placement& placement);
+  void launch(const KernelCall& call) {
+    if (!replays_) queue().launch(call);
+  }
   void make_rope_tables();
   Status drain(Status status);
+  void start_over();
   Status emit_op(uint32_t index);
 
   // Values
@@ -136,6 +145,8 @@ class Executor {
   uint32_t op_ = 0, site_ = 0;
   uint32_t n_tokens_ = 0, n_logits_ = 0;
   bool tree_ = false;
+  bool replays_ = false;     // the queue has a recording of this step: all is prepared, nothing launched
+  uint32_t most_pages_ = 0;  // that a recording has to serve; 0: none is made
   const Batch* batch_ = nullptr;
   std::vector<StepSequence> sequences_;
   std::array<Value, n_values> values_;

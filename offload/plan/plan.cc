@@ -114,13 +114,25 @@ uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site) {
   return plan.computes(site) ? lay_out(graph, plan.workspace, site != host_site, nullptr, unused) : 0;
 }
 
+namespace {
+
 // Rows of a table that is in the host's memory are read there by the host, and copied for the others.
-uint64_t table_bytes(const Graph& graph, const Plan& plan) {
+uint64_t lay_out_for(const Graph& graph, const Plan& plan, std::byte* base, StepTables& out) {
   const bool at_host =
       plan.numerics.decode.op_site.front() == host_site && plan.numerics.prompt.op_site.front() == host_site;
+  const bool gathers = !at_host || !plan.movement.table_resident;
+  return lay_out(graph, plan.workspace, plan.movement.pages_per_sequence, gathers, base, out);
+}
+
+}  // namespace
+
+uint64_t table_bytes(const Graph& graph, const Plan& plan) {
   StepTables unused;
-  return lay_out(graph, plan.workspace, plan.movement.pages_per_sequence, !(at_host && plan.movement.table_resident),
-                 nullptr, unused);
+  return lay_out_for(graph, plan, nullptr, unused);
+}
+
+void lay_out_tables(const Graph& graph, const Plan& plan, std::byte* base, StepTables& out) {
+  lay_out_for(graph, plan, base, out);
 }
 
 std::vector<uint32_t> block_uses(const Graph& graph, const Plan& plan, bool prompt, uint8_t site) {

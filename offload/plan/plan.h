@@ -116,6 +116,8 @@ std::vector<HandOver> hand_overs(const Graph& graph, const Placement& placement)
 // Bytes of what a step needs beside weights and KV: activations at a site, and what all sites read.
 uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site);
 uint64_t table_bytes(const Graph& graph, const Plan& plan);
+// Lays the tables out in table_bytes() of memory.
+void lay_out_tables(const Graph& graph, const Plan& plan, std::byte* base, StepTables& out);
 
 // The blocks that `site` computes with in steps of a kind but does not hold, in the order of first use.
 std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site);

@@ -62,6 +62,8 @@ class WeightStream {
   // Issues reads as far ahead as the plan says.
   Status run_ahead();
 
+  // Some block passes through in steps of this kind.
+  bool streams(bool prompt) const { return !cycles_[prompt].order.empty(); }
   // A vector, or a tile that stays; null if it does not stay.
   const std::byte* resident(const Tile& tile) const;
   BlockId block(uint32_t index) const { return blocks_[index]; }

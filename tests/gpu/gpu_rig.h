@@ -4,8 +4,6 @@
 
 #include <doctest/doctest.h>
 
-#include <sluice_standin/control.h>
-
 #include <cstring>
 #include <memory>
 #include <string>
@@ -14,25 +12,9 @@
 #include "gpu/gpu_copy_queue.h"
 #include "gpu/gpu_memory.h"
 #include "gpu/gpu_queue.h"
+#include "tests/gpu/standin_scope.h"
 
 namespace sluice::testing {
-
-// A fresh device.
-class StandIn {
- public:
-  explicit StandIn(const standin::Options& options = {}) { standin::reset(options); }
-  ~StandIn() {
-    const standin::Live live = standin::live();
-    CHECK(live.device_bytes == 0);
-    CHECK(live.registered_bytes == 0);
-    CHECK(live.host_bytes == 0);
-    CHECK(live.streams == 0);
-    CHECK(live.events == 0);
-    CHECK(live.graphs == 0);
-    CHECK(standin::errors().empty());
-    standin::reset();
-  }
-};
 
 struct GpuRigOptions {
   standin::Options standin;

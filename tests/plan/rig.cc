@@ -33,6 +33,7 @@ plan::Plan PlanRig::make_plan() const {
   REQUIRE_MESSAGE(made.ok(), made.status().message());
   plan::Plan p = std::move(*made);
   if (options.ram == 0) force(p);
+  if (options.placed) place(model.graph, p, {"sim", options.placed, options.device_resident, 0});
   return p;
 }
 
@@ -98,23 +99,14 @@ PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
   tiers = std::make_unique<tier::TierManager>(t);
   REQUIRE(tiers->add_tier("weights", *weights_memory, *weights_budget) == host_tier);
   tiers->add_tier("kv", *kv_memory, *kv_budget);
-  if (o.policy != nullptr) {
-    const uint64_t slots = (o.accelerator_experts + 1) * plan.movement.weights.largest_slot(plan::BlockRole::expert);
-    device_memory = std::make_unique<SimMemory>(slots, false);
-    device_budget = std::make_unique<tier::Budget>("device", slots);
-    const TierId id = tiers->add_tier("device", *device_memory, *device_budget);
-    up = std::make_unique<SimCopyQueue>();
-    tiers->connect(host_tier, id, *up);
-    cpu::CpuOptions one = cpu;
-    one.n_threads = 1;
-    accelerator = std::make_unique<SimDevice>(std::move(cpu::CpuDevice::create(one).value()), id);
-  }
+  if (o.policy != nullptr || o.placed) add_accelerator();
   blocks.emplace(std::move(plan::WeightBlocks::create(*tiers, plan.movement.weights).value()));
   weights.emplace(*tiers, host_tier, *blocks, g, plan, plan::host_site);
 
   plan::KvStore::Options k;
   k.pools = {{TierId{1}, plan.host().kv_kept_pages, plan.host().kv_group_pages, nullptr}};
-  k.layer_pool.assign(g.n_layers, 0);
+  if (o.placed) k.pools.push_back({TierId{3}, plan.movement.sites[1].kv_kept_pages, 0, within.get()});
+  k.layer_pool = plan.numerics.kv_site;
   k.n_kv_heads = g.n_kv_heads;
   k.page_tokens = plan.numerics.page_tokens;
   k.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
@@ -139,12 +131,38 @@ PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
   parts.plan = &plan;
   parts.store = &store;
   parts.kv = kv.get();
-  parts.sites = {{device.get(), &*weights, workspace->base()}};
+  parts.sites = {{device.get(), &*weights, plan.computes(plan::host_site) ? workspace->base() : nullptr, nullptr}};
+  if (o.placed) {
+    device_weights.emplace(*tiers, TierId{2}, *blocks, g, plan, 1);
+    parts.sites.push_back({accelerator.get(), &*device_weights, device_workspace->base(), up.get()});
+  }
   parts.tables = tables->base();
   parts.experts = experts.get();
   executor = std::make_unique<plan::Executor>(parts);
-  const Status loaded = weights->load();
+  Status loaded = weights->load();
+  if (loaded.ok() && device_weights) loaded = device_weights->load();
   REQUIRE_MESSAGE(loaded.ok(), loaded.message());
+}
+
+// One for routed experts alone, or a site of the plan.
+void PlanRig::add_accelerator() {
+  uint64_t slots = (options.accelerator_experts + 1) * plan.movement.weights.largest_slot(plan::BlockRole::expert);
+  if (options.placed) slots = plan.movement.sites[1].weight_arena_bytes();
+  device_memory = std::make_unique<SimMemory>(slots, false);
+  device_budget = std::make_unique<tier::Budget>("device", slots);
+  const TierId id = tiers->add_tier("device", *device_memory, *device_budget);
+  up = std::make_unique<SimCopyQueue>();
+  tiers->connect(host_tier, id, *up);
+  cpu::CpuOptions one;
+  one.n_threads = 1;
+  one.pin = false;
+  accelerator = std::make_unique<SimDevice>(std::move(cpu::CpuDevice::create(one).value()), id);
+  if (!options.placed) return;
+  device_workspace = std::make_unique<SimMemory>(plan::workspace_bytes(model.graph, plan, 1), false);
+  device_kv = std::make_unique<SimMemory>(std::max(io_unit, plan.kv_arena_bytes(1)), false);
+  device_kv_budget = std::make_unique<tier::Budget>("device kv", device_kv->capacity());
+  tiers->add_tier("device kv", *device_kv, *device_kv_budget);
+  within = std::make_unique<SimCopyQueue>();
 }
 
 // Everything that was held is given back, in whatever state a test left it.
@@ -152,12 +170,14 @@ PlanRig::~PlanRig() {
   executor.reset();
   experts.reset();
   kv.reset();
+  device_weights.reset();
   weights.reset();
   blocks.reset();
   settle();
   CHECK(weights_budget->used() == 0);
   CHECK(kv_budget->used() == 0);
   if (device_budget) CHECK(device_budget->used() == 0);
+  if (device_kv_budget) CHECK(device_kv_budget->used() == 0);
   tiers.reset();
   CHECK(store.stats().in_flight == 0);
   CHECK(store.open_files() == 1);
@@ -168,7 +188,8 @@ void PlanRig::settle() {
     tiers->poll();
     const tier::TransferStats t = tiers->transfers();
     Event next;
-    for (uint16_t i = 0; i < (device_memory ? 3 : 2) && next == Event(); ++i) next = tiers->pending(TierId{i});
+    const uint16_t n_tiers = device_kv ? 4 : device_memory ? 3 : 2;
+    for (uint16_t i = 0; i < n_tiers && next == Event(); ++i) next = tiers->pending(TierId{i});
     if (next == Event() && t.started == t.done + t.failed + t.cancelled) return;
     if (next == Event()) std::this_thread::sleep_for(std::chrono::microseconds(50));
     else next.wait().ignore();

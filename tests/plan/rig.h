@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "offload/plan/executor.h"
 #include "offload/plan/planner.h"
 #include "tests/support/memory_store.h"
+#include "tests/support/placement.h"
 #include "tests/support/sim_device.h"
 #include "tests/support/sim_memory.h"
 #include "tests/support/tiny_graph.h"
@@ -33,6 +35,9 @@ struct PlanRigOptions {
   uint32_t kv_groups = 0;      // pages of a group; 0: KV stays in memory
   uint32_t kv_kept = 0;        // full pages that stay, where KV leaves
   MemoryStore::Options store;
+  // Sites. With `placed` there is an accelerator; ops for which it says so are computed there.
+  std::function<bool(size_t op, bool prompt)> placed;
+  double device_resident = 1;  // share of its matrices that stays there
   // Routed graphs
   const plan::ExpertPolicy* policy = nullptr;  // with one there is an accelerator
   uint32_t accelerator_experts = 3;
@@ -49,14 +54,14 @@ class PlanRig {
   const PlanRigOptions options;
   plan::Plan plan;
   MemoryStore store;
-  std::unique_ptr<SimMemory> weights_memory, kv_memory, workspace, tables, device_memory;
-  std::unique_ptr<tier::Budget> weights_budget, kv_budget, device_budget;
-  std::unique_ptr<SimCopyQueue> up;
+  std::unique_ptr<SimMemory> weights_memory, kv_memory, workspace, tables, device_memory, device_kv, device_workspace;
+  std::unique_ptr<tier::Budget> weights_budget, kv_budget, device_budget, device_kv_budget;
+  std::unique_ptr<SimCopyQueue> up, within;
   std::unique_ptr<cpu::CpuDevice> device;
   std::unique_ptr<SimDevice> accelerator;
   std::unique_ptr<tier::TierManager> tiers;
   std::optional<plan::WeightBlocks> blocks;
-  std::optional<plan::WeightStream> weights;
+  std::optional<plan::WeightStream> weights, device_weights;
   std::unique_ptr<plan::KvStore> kv;
   std::unique_ptr<plan::ExpertRunner> experts;
   std::unique_ptr<plan::Executor> executor;
@@ -75,6 +80,7 @@ class PlanRig {
  private:
   plan::Plan make_plan() const;
   void force(plan::Plan& plan) const;
+  void add_accelerator();
 };
 
 std::vector<int32_t> random_tokens(size_t n, uint64_t seed, uint32_t n_vocab = 97);

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "gpu/dense_product.h"
 #include "tests/cpu/reference.h"
 #include "tests/gpu/kernels/q8_data.h"
 
@@ -46,7 +47,7 @@ struct Product {
         tokens(n_tokens),
         host_weights(weights_of(k, uint64_t{n_rows} * n_cols, rng, extreme)),
         host_x(random_floats(size_t{n_tokens} * n_cols, rng)),
-        weights(host_weights, k.type == DType::f32 ? rng() % 4 * 4 : rng() % 8 * 2),
+        weights(host_weights, rng() % 2 == 0 ? 0 : k.type == DType::f32 ? rng() % 4 * 4 : rng() % 8 * 2),
         x(activations(extreme)) {}
 
   DeviceArray<std::byte> activations(bool extreme) {
@@ -85,12 +86,13 @@ std::vector<float> run_product(const Product& p) {
   return out.get();
 }
 
-// Relative to the sum of |terms|. Lanes: each adds cols / 32 values in f32 or cols / 512 units of three roundings,
-// then five additions. Tensor cores: weights are rounded to bf16; sums in f32, of which hardware may truncate.
+// Relative to the sum of |terms|. f32: a lane adds cols / 32 values, then five additions. 8 bits: a sum takes two to
+// four exact dot products of each fourth chunk of 256 columns with three roundings, then five additions. Prompts:
+// weights are rounded to bf16; sums in f32, of which hardware may truncate.
 double error_bound(const Product& p) {
   if (p.on_tensor_cores()) return 0x1.02p-9 + p.cols * 0x1p-23;
   const double steps =
-      p.kind.format == ActFormat::q8 ? 3 * std::ceil(p.cols / 512.0) * 2 + 6 : 16 * std::ceil(p.cols / 512.0) + 6;
+      p.kind.format == ActFormat::q8 ? 3 * std::ceil(p.cols / 1024.0) * 4 + 6 : 16 * std::ceil(p.cols / 512.0) + 6;
   return steps * 0x1.01p-24;
 }
 
@@ -185,6 +187,75 @@ TEST_CASE("gpu matmul: a prompt's token has the same bits in prompts of any leng
   }
 }
 
+namespace {
+
+// A context whose long prompts go through the library, with scratch memory for n rows.
+class DenseContext {
+ public:
+  DenseContext(const Product& p, uint32_t n) : scratch_(size_t{n} * p.cols * 2) {}
+  KernelContext get() const { return {8, scratch_.data(), scratch_.size(), dense_product(0)}; }
+
+ private:
+  DeviceArray<std::byte> scratch_;
+};
+
+}  // namespace
+
+TEST_CASE("gpu matmul: long prompts by a library, of every type and in parts, against double precision") {
+  if (dense_product(0) == nullptr) {
+    MESSAGE("no library here: products of long prompts are those of short ones");
+    CHECK(dense_product_name(0) == "mma");
+    return;
+  }
+  Rng rng(17);
+  for (const Kind kind : kinds) {
+    if (kind.format != ActFormat::q8) continue;
+    CAPTURE(info(kind.type).name);
+    const Product p(kind, 272, 256 * (1 + rng() % 2), dense_tokens, rng, rng() % 4 == 0);
+    for (const uint32_t scratch_rows : {272u, 128u}) {
+      const DenseContext context(p, scratch_rows);
+      const DeviceArray<float> out(size_t{p.tokens} * p.rows);
+      REQUIRE(matmul_dense_serves(p.call(out.data()), context.get()));
+      run_call(p.call(out.data()), context.get());
+      check_against_double(p, out.get());
+    }
+  }
+}
+
+TEST_CASE("gpu matmul: a library's products with bias and accumulation, and which it leaves to our own kernel") {
+  if (dense_product(0) == nullptr) return;
+  Rng rng(18);
+  const Product p({DType::q4_k, ActFormat::q8}, 144, 256, dense_tokens + 3, rng);
+  const DenseContext context(p, 144);
+  const std::vector<float> bias = random_floats(p.rows, rng, 100);
+  const std::vector<float> before = random_floats(size_t{p.tokens} * p.rows, rng, 100);
+  const DeviceArray<float> device_bias(bias), product(before.size()), biased(before.size()), added(before);
+  run_call(p.call(product.data()), context.get());
+  MatmulCall with_bias = p.call(biased.data()), accumulated = p.call(added.data());
+  with_bias.bias = device_bias.data();
+  accumulated.accumulate = true;
+  run_call(with_bias, context.get());
+  run_call(accumulated, context.get());
+  std::vector<float> expected_bias = product.get(), sums = added.get();
+  for (size_t i = 0; i < before.size(); ++i) {
+    CHECK(sums[i] == doctest::Approx(expected_bias[i] + before[i]).epsilon(1e-5));
+    expected_bias[i] += bias[i % p.rows];
+  }
+  CHECK(same_bits(biased.get(), expected_bias));
+
+  MatmulCall other = with_bias;
+  other.accumulate = true;  // the bias comes first
+  CHECK_FALSE(matmul_dense_serves(other, context.get()));
+  other = p.call(product.data());
+  other.n_tokens = dense_tokens - 1;
+  CHECK_FALSE(matmul_dense_serves(other, context.get()));
+  KernelContext small = context.get();
+  small.scratch_bytes = dense_least_scratch_bytes(p.rows, p.cols) - 1;
+  CHECK_FALSE(matmul_dense_serves(p.call(product.data()), small));
+  small.scratch_bytes = dense_least_scratch_bytes(p.rows, p.cols);
+  CHECK(matmul_dense_serves(p.call(product.data()), small));
+}
+
 TEST_CASE("gpu matmul: row tiles do not change the bits, at any alignment") {
   Rng rng(14);
   for (const Kind kind : kinds) {
@@ -202,6 +273,23 @@ TEST_CASE("gpu matmul: row tiles do not change the bits, at any alignment") {
         row += call.rows;
       }
       CHECK(same_bits(cut.get(), whole));
+    }
+  }
+}
+
+// A block then has several tiles, one after the other, and tiles of more rows.
+TEST_CASE("gpu matmul: the size of grids does not change the bits") {
+  Rng rng(19);
+  for (const Kind kind : kinds) {
+    if (kind.format != ActFormat::q8) continue;
+    CAPTURE(info(kind.type).name);
+    for (const uint32_t tokens : {1u, 5u, 12u}) {
+      const Product p(kind, 150, 256 * (5 + rng() % 3), tokens, rng);
+      const std::vector<float> many_sms = run_product(p);
+      check_against_double(p, many_sms);
+      const DeviceArray<float> out(many_sms.size());
+      run_call(p.call(out.data()), {1, nullptr, 0});
+      CHECK(same_bits(out.get(), many_sms));
     }
   }
 }

@@ -10,6 +10,7 @@
 
 #define SLUICE_KERNEL static
 #define SLUICE_DEVICE [[maybe_unused]] static
+#define SLUICE_DEVICE_MEMBER
 #define SLUICE_UNROLL
 
 #define SLUICE_HERE \
@@ -109,6 +110,10 @@ inline void store16(void* to, const Vec16& value, SLUICE_SITE) {
   if (!standin::aligned(to, 16)) standin::misaligned(to, 16, SLUICE_AT_SITE);
   *static_cast<Vec16*>(to) = value;
 }
+// Bits shift..shift+31 of high:low, for shifts below 32.
+inline uint32_t funnel_right(uint32_t low, uint32_t high, uint32_t shift) {
+  return static_cast<uint32_t>((uint64_t{high} << 32 | low) >> shift);
+}
 // Four bytes at a multiple of 2.
 inline uint32_t load_bytes4(const void* from, SLUICE_SITE) {
   if (!standin::aligned(from, 2)) standin::misaligned(from, 2, SLUICE_AT_SITE);
@@ -123,27 +128,37 @@ inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[
 inline void mma_m16n8k32_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], SLUICE_SITE) {
   standin::mma_s8(d, a, b, SLUICE_AT_SITE);
 }
+inline void mma_m16n8k16_s8(int32_t d[4], const uint32_t a[2], uint32_t b, SLUICE_SITE) {
+  const uint32_t wide_a[4] = {a[0], a[1], 0, 0}, wide_b[2] = {b, 0};
+  standin::mma_s8(d, wide_a, wide_b, SLUICE_AT_SITE);
+}
 inline void ldmatrix_x4(uint32_t r[4], const void* row_address, SLUICE_SITE) {
   const Vec16 row = load16(row_address, file, line);
   standin::distribute_rows(r, {{row.words[0], row.words[1], row.words[2], row.words[3]}}, SLUICE_AT_SITE);
 }
 
-// The copy itself happens at the wait that covers it. Both ends are read at once, for the sanitizers to judge.
-inline void async_copy16(void* shared, const void* global, SLUICE_SITE) {
-  for (const void* end : {static_cast<const void*>(shared), global}) {
+// The copy itself happens at the wait that covers it. Both ends are touched at once, for the sanitizers to judge.
+inline void async_copy16(void* shared, const void* global, uint32_t bytes, SLUICE_SITE) {
+  for (const void* end : {static_cast<const void*>(shared), global})
     if (!standin::aligned(end, 16)) standin::misaligned(end, 16, SLUICE_AT_SITE);
-    const auto* words = static_cast<const volatile uint64_t*>(end);
-    (void)words[0];
-    (void)words[1];
-  }
-  standin::async_start({shared, global});
+  for (uint32_t i = 0; i < 16; ++i) (void)static_cast<const volatile std::byte*>(shared)[i];
+  for (uint32_t i = 0; i < bytes; ++i) (void)static_cast<const volatile std::byte*>(global)[i];
+  standin::async_start({shared, global, bytes});
+}
+inline void async_copy16(void* shared, const void* global, SLUICE_SITE) {
+  async_copy16(shared, global, 16, file, line);
 }
 inline void async_commit() { standin::async_commit(); }
 // Until at most n of the newest committed groups are under way.
 template <int n>
 void async_wait() {
   standin::AsyncCopy copy;
-  while (standin::async_next(n, &copy)) store16(copy.shared, load16(copy.global));
+  while (standin::async_next(n, &copy)) {
+    Vec16 value{};
+    if (copy.bytes == 16) value = load16(copy.global);
+    else std::memcpy(&value, copy.global, copy.bytes);
+    store16(copy.shared, value);
+  }
 }
 
 // Only in global memory. They order nothing else.

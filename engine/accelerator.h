@@ -1,0 +1,62 @@
+// Accelerator: a site of the plan beside the host: a GPU, its memory carved as the plan says, and its tiers.
+//
+// Everything that is held there is charged to one Budget of the size of the site's. Made in two steps, since its
+// tiers come behind the host's: open() takes the memory, add_tiers() makes it known.
+// Threads: as Runtime.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "gpu/gpu.h"
+#include "offload/plan/executor.h"
+#include "offload/tier/tier_manager.h"
+
+namespace sluice::engine {
+
+class Accelerator {
+ public:
+  struct Options {
+    int device = 0;    // as CUDA counts them
+    uint8_t site = 1;  // of the plan
+    // Of its tiers: weights, and the next one KV.
+    TierId tier{2};
+    Memory* host = nullptr;     // from which weights are copied; outlives it
+    uint64_t shared_bytes = 0;  // of host memory that it reaches
+    Trace* trace = nullptr;
+  };
+  // `graph` and `plan` outlive it. over_budget where others have taken the memory meanwhile.
+  static Result<std::unique_ptr<Accelerator>> open(const Graph& graph, const plan::Plan& plan, const Options& options);
+
+  void add_tiers(tier::TierManager& tiers);
+  void make_stream(tier::TierManager& tiers, const plan::WeightBlocks& blocks);
+  void drop_stream() { stream_.reset(); }
+
+  gpu::Gpu& gpu() { return *gpu_; }
+  const gpu::Gpu& gpu() const { return *gpu_; }
+  plan::WeightStream& weights() { return *stream_; }
+  std::byte* shared() { return gpu_->shared().base(); }
+  plan::KvStore::Pool kv_pool();
+  plan::Executor::SiteParts parts();
+  const tier::Budget& budget() const { return budget_; }
+
+ private:
+  Accelerator(const Graph& graph, const plan::Plan& plan, const Options& options);
+  Status start();
+  const plan::Holding& holding() const { return plan_.movement.sites[options_.site]; }
+  uint64_t weight_bytes() const { return holding().weight_arena_bytes(); }
+  uint64_t kv_bytes() const { return plan_.kv_arena_bytes(options_.site); }
+
+  const Graph& graph_;
+  const plan::Plan& plan_;
+  const Options options_;
+  tier::Budget budget_;
+  std::vector<tier::Reservation> charges_;
+  std::unique_ptr<gpu::Gpu> gpu_;
+  std::optional<MemorySlice> weights_memory_, kv_memory_;
+  tier::Budget weights_budget_, kv_budget_;
+  std::optional<plan::WeightStream> stream_;
+};
+
+}  // namespace sluice::engine

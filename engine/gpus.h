@@ -1,0 +1,31 @@
+// Which GPUs a plan may use, and how much of their memory.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/graph.h"
+#include "offload/plan/planner.h"
+#include "sluice/options.h"
+
+namespace sluice::engine {
+
+struct GpuChoice {
+  std::vector<int> devices;                            // as CUDA counts them
+  std::vector<plan::AcceleratorRequest> accelerators;  // of the same; scratch is for steps of most_step_tokens
+  std::string reason;                                  // one line, where there is none: why
+};
+
+inline constexpr uint32_t most_step_tokens = 4096;
+
+// The first GPU that can be used; of its memory options.vram, or what is free but for a margin. An error if
+// options.vram asks for a GPU that is not there, or for more than it has left.
+Result<GpuChoice> choose_gpus(const EngineOptions& options, const Graph& graph);
+
+// The same for a machine that need not be this one: all of the memory of its first accelerator, or options.vram.
+GpuChoice gpus_of(const Machine& machine, const EngineOptions& options, const Graph& graph);
+
+// The id of a GPU in a Machine.
+std::string gpu_id(int device);
+
+}  // namespace sluice::engine

@@ -1,0 +1,9 @@
+#include "gpu/measure.h"
+
+namespace sluice::gpu {
+
+Result<GpuRates> measure(int /*device*/, const MeasureOptions& /*options*/) {
+  return Status(Code::unavailable, "this build has no GPU device");
+}
+
+}  // namespace sluice::gpu

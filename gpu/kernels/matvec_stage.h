@@ -1,0 +1,203 @@
+// Weights on their way through shared memory: a warp brings 16 rows of 256 columns (a chunk) there by asynchronous
+// copies of 16 bytes, some chunks ahead, and reads them back as words.
+//
+// Rows begin at any 2 bytes, copies at a multiple of 16: a row of a chunk is copied from the multiple below its first
+// byte on, and read from where it lies then. Copies end with the row of the matrix, but they may begin up to 14 bytes
+// before the matrix.
+#pragma once
+
+#include "gpu/kernels/formats.h"
+#include "gpu/kernels/product.h"
+
+namespace sluice::gpu {
+
+constexpr uint32_t stage_rows = 16, chunk_cols = 256, subs_per_chunk = chunk_cols / 32;
+
+// aligned: all rows, and with them all chunks, begin at multiples of 16.
+template <class F, bool aligned>
+struct ChunkOf {
+  static constexpr uint32_t bytes = chunk_cols / F::values * F::bytes;                     // of a row
+  static constexpr uint32_t pieces = aligned ? (bytes + 15) / 16 : (bytes + 14 + 15) / 16;  // that cover it
+  static constexpr uint32_t pitch = (pieces | 1) * 16;  // eight rows begin in different banks
+  static constexpr uint32_t stage_bytes = stage_rows * pitch;
+};
+
+// Where a warp's weights are.
+struct RowTile {
+  const std::byte* weights;
+  uint64_t row_bytes;
+  uint32_t first_row, last_row;  // the last of the matrix: what lies beyond it is a copy of it
+};
+
+SLUICE_DEVICE const std::byte* tile_row(const RowTile& tile, uint32_t row) {
+  return tile.weights + least(tile.first_row + row, tile.last_row) * tile.row_bytes;
+}
+
+// 16 rows from `first_row` of the tile on. Four lanes have a row, each every fourth piece of it.
+template <class F, bool aligned>
+SLUICE_DEVICE void stage_chunk(const RowTile& tile, uint32_t first_row, uint32_t chunk, std::byte* stage) {
+  using C = ChunkOf<F, aligned>;
+  SLUICE_UNROLL
+  for (uint32_t half = 0; half < 2; ++half) {
+    const uint32_t r = lane() / 4 + 8 * half;
+    const std::byte* first = tile_row(tile, first_row + r) + uint64_t{chunk} * C::bytes;
+    const uint64_t rest = tile.row_bytes - uint64_t{chunk} * C::bytes;
+    const uint32_t before = aligned ? 0 : reinterpret_cast<uintptr_t>(first) % 16;
+    const uint32_t in_row = static_cast<uint32_t>(rest < 2 * C::bytes ? rest : 2 * C::bytes) + before;
+    const uint32_t needed = least(in_row, C::bytes + before);
+    SLUICE_UNROLL
+    for (uint32_t c = 0; c < C::pieces; c += 4) {
+      const uint32_t at = (c + lane() % 4) * 16;
+      if (at < needed)
+        async_copy16(stage + r * C::pitch + at, first - before + at, aligned ? 16 : least(16, in_row - at));
+    }
+  }
+}
+
+// A row of a chunk in shared memory. aligned: it begins at a multiple of 4 there, which is known when compiling.
+template <bool aligned>
+struct StagedRow {
+  const std::byte* base;  // a multiple of 4
+  uint32_t odd;           // 2 where the row begins 2 bytes behind `base`, else 0
+
+  // The word at `offset` + `extra`, `offset` even and known when compiling, `extra` a multiple of 4.
+  SLUICE_DEVICE_MEMBER uint32_t word(uint32_t offset, uint32_t extra = 0) const {
+    if (aligned && offset % 4 == 0) return *reinterpret_cast<const uint32_t*>(base + offset + extra);
+    const uint32_t begin = aligned ? offset : offset + odd;
+    const std::byte* at = base + extra + begin / 4 * 4;
+    return funnel_right(*reinterpret_cast<const uint32_t*>(at), *reinterpret_cast<const uint32_t*>(at + 4),
+                        begin % 4 * 8);
+  }
+  SLUICE_DEVICE_MEMBER uint32_t half(uint32_t offset) const {
+    return *reinterpret_cast<const uint16_t*>(base + odd + offset);
+  }
+  SLUICE_DEVICE_MEMBER uint32_t byte(uint32_t offset) const { return static_cast<uint32_t>(base[odd + offset]); }
+};
+
+// Row `row` of the 16 in `stage`, which is `row_of_tile` in the tile.
+template <class F, bool aligned>
+SLUICE_DEVICE StagedRow<aligned> staged_row(const RowTile& tile, uint32_t row_of_tile, uint32_t chunk,
+                                            const std::byte* stage, uint32_t row) {
+  using C = ChunkOf<F, aligned>;
+  if constexpr (aligned) return {stage + row * C::pitch, 0};
+  const uintptr_t from = reinterpret_cast<uintptr_t>(tile_row(tile, row_of_tile)) + uint64_t{chunk} * C::bytes;
+  const auto before = static_cast<uint32_t>(from % 16);
+  return {stage + row * C::pitch + before / 4 * 4, before % 4};
+}
+
+// --- what a lane multiplies: of each block of 32 values 4t..4t+3 and 16+4t..16+4t+3, t its place among four lanes ---
+
+template <class F>
+constexpr uint32_t subs_at_once = 1;  // blocks of 32 whose packed bytes overlap
+template <>
+constexpr uint32_t subs_at_once<Q4_K> = 2;
+template <>
+constexpr uint32_t subs_at_once<Q6_K> = 4;
+
+template <class F>
+struct Packed {
+  int32_t q[subs_at_once<F>][2];
+};
+
+// What precedes the nibbles of a block.
+template <class F>
+constexpr uint32_t nibbles_at = F::has_min ? 4 : 2;
+template <>
+constexpr uint32_t nibbles_at<Q5_0> = 6;
+template <>
+constexpr uint32_t nibbles_at<Q5_1> = 8;
+
+// Blocks sub..sub + subs_at_once - 1.
+template <class F, class Row>
+SLUICE_DEVICE Packed<F> load_packed(F, const Row& row, uint32_t sub, uint32_t t) {
+  const uint32_t word = row.word(sub * F::bytes + nibbles_at<F>, 4 * t);
+  uint32_t low = low_nibbles(word, 0), high = low_nibbles(word, 4);
+  if constexpr (F::bytes == Q5_0::bytes || F::bytes == Q5_1::bytes) {
+    const uint32_t fifths = row.word(sub * F::bytes + nibbles_at<F> - 4);
+    low |= fifth_bits(fifths >> (4 * t));
+    high |= fifth_bits(fifths >> (16 + 4 * t));
+  }
+  if constexpr (F::has_min) return {{{static_cast<int32_t>(low), static_cast<int32_t>(high)}}};
+  constexpr uint32_t offset = F::bytes == Q5_0::bytes ? 16 : 8;
+  return {{{subtract_bytes(low, offset), subtract_bytes(high, offset)}}};
+}
+
+template <class Row>
+SLUICE_DEVICE Packed<Q8_0> load_packed(Q8_0, const Row& row, uint32_t sub, uint32_t t) {
+  return {{{static_cast<int32_t>(row.word(sub * Q8_0::bytes + 2, 4 * t)),
+            static_cast<int32_t>(row.word(sub * Q8_0::bytes + 18, 4 * t))}}};
+}
+
+template <class Row>
+SLUICE_DEVICE Packed<Q4_K> load_packed(Q4_K, const Row& row, uint32_t sub, uint32_t t) {
+  Packed<Q4_K> packed;
+  SLUICE_UNROLL
+  for (uint32_t half = 0; half < 2; ++half) {
+    const uint32_t word = row.word(16 + 16 * sub + 16 * half, 4 * t);
+    packed.q[0][half] = static_cast<int32_t>(low_nibbles(word, 0));
+    packed.q[1][half] = static_cast<int32_t>(low_nibbles(word, 4));
+  }
+  return packed;
+}
+
+template <class Row>
+SLUICE_DEVICE Packed<Q6_K> load_packed(Q6_K, const Row& row, uint32_t sub, uint32_t t) {
+  Packed<Q6_K> packed;
+  SLUICE_UNROLL
+  for (uint32_t half = 0; half < 2; ++half) {
+    const uint32_t high = row.word(128 + 8 * sub + 16 * half, 4 * t);
+    const uint32_t low[2] = {row.word(16 * sub + 16 * half, 4 * t), row.word(16 * sub + 32 + 16 * half, 4 * t)};
+    SLUICE_UNROLL
+    for (uint32_t part = 0; part < 4; ++part) packed.q[part][half] = q6_k_word(low[part % 2], high, part);
+  }
+  return packed;
+}
+
+// --- scales, as floats ---
+
+struct alignas(8) ScaleMin {
+  float scale, min;
+};
+
+template <class F>
+constexpr uint32_t scales_per_sub = 1;
+template <>
+constexpr uint32_t scales_per_sub<Q6_K> = 2;
+
+// The scales of blocks 4 * quarter..4 * quarter + 3 of a row, in their order; `quarter` is 0 or 1.
+template <class F, class Row>
+SLUICE_DEVICE void load_scales(F, const Row& row, uint32_t quarter, ScaleMin (&out)[4 * scales_per_sub<F>]) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
+    const uint32_t at = (4 * quarter + i) * F::bytes;
+    out[i].scale = half_bits_to_float(static_cast<uint16_t>(row.half(at)));
+    out[i].min = F::has_min ? half_bits_to_float(static_cast<uint16_t>(row.half(at + 2))) : 0.0f;
+  }
+}
+
+// Byte i of a word as a float.
+SLUICE_DEVICE float float_of_byte(uint32_t word, uint32_t i) {
+  return __builtin_bit_cast(float, 0x4b000000u | (word >> (8 * i) & 255)) - 8388608.0f;  // 2^23
+}
+
+template <class Row>
+SLUICE_DEVICE void load_scales(Q4_K, const Row& row, uint32_t quarter, ScaleMin (&out)[4]) {
+  const uint32_t halves = row.word(0), low = row.word(4), middle = row.word(8), high = row.word(12);
+  const float d = half_bits_to_float(static_cast<uint16_t>(halves));
+  const float min = half_bits_to_float(static_cast<uint16_t>(halves >> 16));
+  const uint32_t scales =
+      quarter == 0 ? low & 0x3f3f3f3fu : (high & 0x0f0f0f0fu) | (low >> 2 & 0x30303030u);
+  const uint32_t mins = quarter == 0 ? middle & 0x3f3f3f3fu : (high >> 4 & 0x0f0f0f0fu) | (middle >> 2 & 0x30303030u);
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) out[i] = {d * float_of_byte(scales, i), -(min * float_of_byte(mins, i))};
+}
+
+template <class Row>
+SLUICE_DEVICE void load_scales(Q6_K, const Row& row, uint32_t quarter, ScaleMin (&out)[8]) {
+  const float d = half_bits_to_float(static_cast<uint16_t>(row.half(208)));
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 8; ++i)
+    out[i] = {d * static_cast<float>(static_cast<int8_t>(row.byte(192 + 8 * quarter + i))), 0.0f};
+}
+
+}  // namespace sluice::gpu

@@ -1,0 +1,94 @@
+// Whole models on the stand-in: their logits, wherever ops are computed and weights lie.
+#include "tests/gpu/engine/gpu_engine_rig.h"
+
+namespace sluice::test {
+namespace {
+
+constexpr double f32_tolerance = 1e-4;
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Sanitizers look at a few.
+std::vector<const char*> some_models() {
+  if (std::string(SLUICE_SANITIZE).empty()) return {std::begin(fixture_models), std::end(fixture_models)};
+  return {"llama_bias", "gemma3_window"};
+}
+
+}  // namespace
+
+TEST_CASE("gpu engine: logits in F32 equal Hugging Face's within 1e-4") {
+  for (const char* name : some_models()) {
+    CAPTURE(name);
+    const Fixture f(name);
+    const GpuEngine engine(options_of(f, Precision::f32), {});
+    CHECK(worst_distance(*engine.runtime, f, f.longest) < f32_tolerance);
+    CHECK(worst_distance(*engine.runtime, f, 7) < f32_tolerance);
+    CHECK(worst_distance(*engine.runtime, f, 1) < f32_tolerance);
+  }
+}
+
+TEST_CASE("gpu engine: the fast path is no further from exact than the CPU's, by half as much again") {
+  for (const char* name : some_models()) {
+    CAPTURE(name);
+    const Fixture f(name);
+    const double cpu = worst_distance(*start(options_of(f, Precision::fast)), f, f.longest);
+    const GpuEngine engine(options_of(f, Precision::fast), {});
+    CHECK(worst_distance(*engine.runtime, f, f.longest) < 1.5 * cpu);
+    CHECK(worst_distance(*engine.runtime, f, 1) < 1.5 * cpu);
+  }
+}
+
+TEST_CASE("gpu engine: resident, streamed from the host and streamed from disk give the same bits") {
+  for (const char* name : {"llama_gqa_tied", "gemma3_window"}) {
+    CAPTURE(name);
+    const Fixture f(name);
+    const auto& ids = f.sequences.front();
+    const auto bits = [&](double host, double there, size_t step) {
+      GpuEngineOptions o;
+      o.host_resident = host;
+      o.resident = there;
+      const GpuEngine engine(options_of(f, Precision::fast), o);
+      return all_logits(*engine.runtime, ids, step);
+    };
+    const auto want = bits(0, 1, 7);
+    CHECK(same_bits(bits(1, 0, 7), want));
+    CHECK(same_bits(bits(0, 0, 7), want));
+    CHECK(same_bits(bits(0.5, 0.3, 7), want));
+    CHECK(same_bits(bits(0.5, 0.3, 3), want));  // decoding, however it is cut
+  }
+}
+
+TEST_CASE("gpu engine: decoding with all at hand is recorded once for many lengths, and replayed") {
+  const Fixture f("llama_mha");
+  const std::vector<int32_t> ids(40, 3);
+  const GpuEngine engine(options_of(f, Precision::fast), {});
+  (void)all_logits(*engine.runtime, ids, 1);
+  CHECK(standin::calls(standin::Call::graph_launch) == ids.size());
+  CHECK(standin::calls(standin::Call::graph_instantiate) == 1);
+  const uint64_t launches = standin::calls(standin::Call::launch);
+  (void)all_logits(*engine.runtime, ids, 1);
+  CHECK(standin::calls(standin::Call::launch) == launches);
+  CHECK(engine.runtime->accelerators().front()->gpu().bytes_computed_on() > 0);
+}
+
+TEST_CASE("gpu engine: work split between CPU and GPU") {
+  const Fixture f("llama_mha");
+  const std::vector<std::function<bool(size_t, bool)>> placements = {
+      [](size_t i, bool) { return i % 2 == 0; },  [](size_t i, bool) { return i % 3 != 0; },
+      [](size_t i, bool) { return i < 4; },       [](size_t i, bool) { return i >= 4; },
+      [](size_t, bool prompt) { return prompt; },
+  };
+  for (size_t p = 0; p < placements.size(); ++p) {
+    CAPTURE(p);
+    GpuEngineOptions o;
+    o.placed = placements[p];
+    o.resident = o.host_resident = 0.5;
+    const GpuEngine engine(options_of(f, Precision::f32), o);
+    CHECK(worst_distance(*engine.runtime, f, f.longest) < f32_tolerance);
+    CHECK(worst_distance(*engine.runtime, f, 2) < f32_tolerance);
+  }
+}
+
+}  // namespace sluice::test

@@ -1,0 +1,61 @@
+// A Runtime whose plan places ops on the stand-in's GPU, as a test says.
+#pragma once
+
+#include "engine/accelerator.h"
+#include "tests/engine/hf_fixtures.h"
+#include "tests/gpu/standin_scope.h"
+#include "tests/support/placement.h"
+
+namespace sluice::test {
+
+struct GpuEngineOptions {
+  // Everything, unless said otherwise.
+  std::function<bool(size_t op, bool prompt)> placed = [](size_t, bool) { return true; };
+  double resident = 1;       // share of the GPU's matrices that stays there
+  double host_resident = 0;  // share of all matrices that stays with the host
+  standin::Options standin;
+  std::function<std::unique_ptr<Store>(std::unique_ptr<Store>)> wrap_store;
+};
+
+// The plan of `options` for the CPU, changed.
+inline Result<engine::Blueprint> place_on_gpu(EngineOptions options, const GpuEngineOptions& o) {
+  options.vram = 0;
+  SLUICE_ASSIGN_OR_RETURN(engine::Blueprint b, engine::draw_up(options));
+  plan::Holding& host = b.plan.movement.sites.front();
+  const auto& blocks = b.plan.movement.weights.blocks;
+  double carried = 0;
+  host.resident_bytes = 0;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    carried += o.host_resident;
+    host.resident[i] = blocks[i].role == plan::BlockRole::vector || carried >= 0.999;
+    if (carried >= 0.999) carried -= 1;
+    if (host.resident[i]) host.resident_bytes += blocks[i].slot_bytes;
+  }
+  const uint64_t largest = b.plan.movement.weights.largest_slot(plan::BlockRole::matrix);
+  host.staging_bytes = 3 * largest;
+  host.ahead_bytes = largest;
+  b.plan.movement.table_resident = false;
+  host.memory.clear();
+  b.gpus = {0};
+  b.wrap_store = o.wrap_store;
+  const Graph& g = b.model.graph;
+  const uint64_t scratch =
+      gpu::kernel_scratch_bytes({g.n_heads, g.head_dim, g.hidden_size, b.plan.context, b.plan.workspace.tokens});
+  testing::place(g, b.plan, {"gpu 0", o.placed, o.resident, scratch});
+  return b;
+}
+
+class GpuEngine {
+ public:
+  GpuEngine(const EngineOptions& options, const GpuEngineOptions& o) : standin_(o.standin) {
+    runtime = must(engine::Runtime::start(must(place_on_gpu(options, o))));
+  }
+
+ private:
+  testing::StandIn standin_;
+
+ public:
+  std::unique_ptr<engine::Runtime> runtime;  // dies before the stand-in is asked what is left
+};
+
+}  // namespace sluice::test

@@ -1,0 +1,57 @@
+#include "tests/support/placement.h"
+
+#include <algorithm>
+
+namespace sluice::testing {
+namespace {
+
+void place_ops(const Graph& g, plan::Numerics& n, const PlacementOptions& o) {
+  n.sites.push_back(o.device);
+  for (size_t i = 0; i < g.ops.size(); ++i) {
+    n.decode.op_site[i] = o.placed(i, false);
+    n.prompt.op_site[i] = o.placed(i, true);
+    const auto* attention = std::get_if<AttentionOp>(&g.ops[i]);
+    if (attention == nullptr) continue;
+    n.kv_site[attention->layer] = n.decode.op_site[i];
+    n.prompt.op_site[i] = n.decode.op_site[i];
+  }
+}
+
+// Vectors, and every so many of the matrices that are used there.
+void keep(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
+  const auto& blocks = p.movement.weights.blocks;
+  const auto decode = plan::block_uses(g, p, false, 1), prompt = plan::block_uses(g, p, true, 1);
+  plan::Holding& site = p.movement.sites[1];
+  double carried = 0;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    bool stays = blocks[i].role == plan::BlockRole::vector;
+    if (blocks[i].role == plan::BlockRole::matrix && decode[i] + prompt[i] > 0) {
+      carried += o.resident;
+      stays = carried >= 0.999;
+      if (stays) carried -= 1;
+    }
+    site.resident[i] = stays;
+    if (stays) site.resident_bytes += blocks[i].slot_bytes;
+  }
+}
+
+}  // namespace
+
+void place(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
+  place_ops(g, p.numerics, o);
+  plan::Movement& m = p.movement;
+  plan::Holding there;
+  there.resident.assign(m.weights.blocks.size(), false);
+  m.sites.push_back(there);
+  keep(g, p, o);
+  plan::Holding &host = m.sites[0], &site = m.sites[1];
+  const uint64_t largest = m.weights.largest_slot(plan::BlockRole::matrix);
+  site.staging_bytes = 3 * largest;
+  site.ahead_bytes = largest;
+  site.scratch_bytes = o.scratch_bytes;
+  const auto layers = std::count(p.numerics.kv_site.begin(), p.numerics.kv_site.end(), 1);
+  site.kv_pages = site.kv_kept_pages = static_cast<uint32_t>(2 * layers * p.workspace.sequences * m.pages_per_sequence);
+  host.staging_bytes += 4 * largest;  // what passes from disk to the accelerator
+}
+
+}  // namespace sluice::testing

@@ -1,0 +1,22 @@
+// A plan with an accelerator, made by hand from a plan for the CPU: tests say which op goes where.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "offload/plan/plan.h"
+
+namespace sluice::testing {
+
+struct PlacementOptions {
+  std::string device = "sim";
+  // Whether an op is computed there; attention as in decoding.
+  std::function<bool(size_t op, bool prompt)> placed;
+  double resident = 1;  // share of its matrices that stays there
+  uint64_t scratch_bytes = 0;
+};
+
+// Staging is the least that works, so that everything is under pressure; the KV of its layers stays there.
+void place(const Graph& graph, plan::Plan& plan, const PlacementOptions& options);
+
+}  // namespace sluice::testing
