@@ -52,10 +52,68 @@ std::string layer_table(const PlanReport& plan) {
   return table.to_string();
 }
 
-std::string memory_table(const PlanReport& plan) {
+// Where a layer is, in few words: what it does beside its FFN, its KV, its FFN, and prompts.
+struct Whereabouts {
+  std::string attention, kv, ffn, prompts;
+  bool operator==(const Whereabouts&) const = default;
+};
+
+Whereabouts whereabouts(const LayerReport& layer) {
+  Whereabouts w;
+  w.kv = layer.kv_device;
+  for (const PlacementReport& p : layer.tensors) {
+    std::string& at = name_in_layer(p.tensor).starts_with("ffn") ? w.ffn : w.attention;
+    for (auto [device, list] : {std::pair(&p.device, &at), std::pair(&p.prompt_device, &w.prompts)})
+      if (list->find(*device) == std::string::npos) *list += (list->empty() ? "" : ", ") + *device;
+  }
+  return w;
+}
+
+// A row for each layer, or for neighbours that are alike, with what they take together.
+std::string device_layer_table(const PlanReport& plan) {
+  Table table("lllll" + std::string(plan.devices.size() + 2, 'r'));
+  std::vector<std::string> head = {"layer", "attention", "KV", "FFN", "in prompts"};
+  for (const DeviceReport& d : plan.devices) head.push_back("kept in " + d.memory);
+  head.insert(head.end(), {"streamed", "ms"});
+  table.add(head);
+  for (size_t i = 0; i < plan.layers.size();) {
+    const Whereabouts w = whereabouts(plan.layers[i]);
+    std::vector<uint64_t> held(plan.devices.size());
+    uint64_t streamed = 0;
+    double ms = 0;
+    const size_t first = i;
+    for (; i < plan.layers.size() && (i == first || whereabouts(plan.layers[i]) == w); ++i) {
+      const LayerReport& layer = plan.layers[i];
+      for (size_t d = 0; d < held.size() && d < layer.held.size(); ++d) held[d] += layer.held[d];
+      for (const PlacementReport& p : layer.tensors)
+        if (layer.name != "embed") streamed += p.bytes_streamed;
+      ms += layer.decode_ms;
+    }
+    const std::string& last = plan.layers[i - 1].name;
+    std::vector<std::string> row = {plan.layers[first].name + (i - 1 > first ? " to " + last : ""), w.attention, w.kv,
+                                    w.ffn, w.prompts};
+    for (const uint64_t bytes : held) row.push_back(format_size(bytes));
+    row.insert(row.end(), {format_size(streamed), format("%.2f", ms)});
+    table.add(row);
+  }
+  return table.to_string();
+}
+
+std::string device_table(const PlanReport& plan) {
+  Table table("lrrrrrr");
+  table.add({"memory", "budget", "weights kept", "KV", "weights read per token", "of it over PCIe", "GB/s"});
+  for (const DeviceReport& d : plan.devices)
+    table.add({d.memory + " of " + d.name, format_size(d.budget), format_size(d.weight_bytes), format_size(d.kv_bytes),
+               format_size(d.computed_bytes), d.streamed_bytes != 0 ? format_size(d.streamed_bytes) : "-",
+               format_rate(d.memory_gb_s)});
+  table.add({"disk", "-", "-", "-", format_size(plan.disk_bytes_per_token), "-", format_rate(plan.machine.disk_gb_s)});
+  return table.to_string();
+}
+
+std::string memory_table(const std::vector<std::pair<std::string, uint64_t>>& memory) {
   Table table("lr");
   uint64_t total = 0;
-  for (const auto& [name, bytes] : plan.memory) {
+  for (const auto& [name, bytes] : memory) {
     table.add({"  " + printable(name), format_size(bytes)});
     total += bytes;
   }
@@ -72,6 +130,32 @@ std::string tier_table(const PlanReport& plan) {
   return table.to_string();
 }
 
+std::string memory_of_devices(const PlanReport& plan) {
+  std::string out;
+  for (const DeviceReport& d : plan.devices)
+    out += d.memory + ", of " + format_size(d.budget) + ":\n" + memory_table(d.given);
+  return out;
+}
+
+std::string predictions(const PlanReport& plan) {
+  std::string out;
+  if (plan.devices.size() > 1) {
+    for (const PromptReport& p : plan.prefill)
+      out += "predicted: prompt of " + std::to_string(p.n) + " tokens at " + format_rate(p.tok_s) + " tok/s\n";
+    out += "predicted: decode at " + format_rate(plan.decode_tok_s) + " tok/s, with " +
+           std::to_string(plan.hand_overs_per_token) + " hand-overs\n";
+  } else {
+    out += "predicted: prefill of " + std::to_string(plan.prefill_tokens) + " tokens at " +
+           format_rate(plan.prefill_tok_s) + " tok/s, decode at " + format_rate(plan.decode_tok_s) + " tok/s";
+    out += plan.bottleneck.empty() ? "\n" : ", bound by " + plan.bottleneck + "\n";
+  }
+  if (plan.bottleneck_share > 0)
+    out += "bottleneck: " + plan.bottleneck + format(", busy for %.0f %% of the token\n", 100 * plan.bottleneck_share);
+  for (const HelpReport& h : plan.helps)
+    out += "with " + h.what + ": decode at " + format_rate(h.decode_tok_s) + " tok/s\n";
+  return out;
+}
+
 std::string describe(const PlanReport& plan) {
   const std::string budget = plan.ram_budget != 0 ? format_size(plan.ram_budget) : "no budget";
   std::string kv = format_size(plan.kv_bytes) + " of KV in " + plan.kv_type;
@@ -81,11 +165,12 @@ std::string describe(const PlanReport& plan) {
                     ", context " + std::to_string(plan.context) + ", steps of up to " + std::to_string(plan.batch) +
                     " tokens\n" + "machine: " + printable(plan.machine.cpu) + ", " + plan.machine.isa + ", " +
                     std::to_string(plan.machine.threads) + " threads\n\n";
-  out += layer_table(plan) + "\n" + tier_table(plan) + "\n" + "memory, of " + budget + ":\n" + memory_table(plan) + kv +
-         "\n\n";
-  out += "predicted: prefill of " + std::to_string(plan.prefill_tokens) + " tokens at " +
-         format_rate(plan.prefill_tok_s) + " tok/s, decode at " + format_rate(plan.decode_tok_s) + " tok/s";
-  return out + (plan.bottleneck.empty() ? "\n" : ", bound by " + plan.bottleneck + "\n");
+  if (plan.devices.size() > 1)
+    return out + device_layer_table(plan) + "\n" + device_table(plan) + "\n" + memory_of_devices(plan) + kv + "\n\n" +
+           predictions(plan);
+  out += layer_table(plan) + "\n" + tier_table(plan) + "\n" + "memory, of " + budget + ":\n" +
+         memory_table(plan.memory) + kv + "\n\n";
+  return out + predictions(plan);
 }
 
 }  // namespace

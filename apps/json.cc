@@ -26,18 +26,60 @@ Json placement(const PlacementReport& p) {
           {"bytes_resident", p.bytes_resident},
           {"bytes_streamed", p.bytes_streamed},
           {"tiles_resident", p.tiles_resident},
-          {"tiles_streamed", p.tiles_streamed}};
+          {"tiles_streamed", p.tiles_streamed},
+          {"prompt_device", p.prompt_device}};
 }
 
 Json layer(const LayerReport& l) {
   Json tensors = Json::array();
   for (const PlacementReport& p : l.tensors) tensors.push_back(placement(p));
-  return {{"name", l.name}, {"tensors", std::move(tensors)}};
+  return {{"name", l.name},
+          {"tensors", std::move(tensors)},
+          {"kv_device", l.kv_device},
+          {"held", l.held},
+          {"decode_ms", l.decode_ms}};
 }
 
 Json sizes(const std::vector<std::pair<std::string, uint64_t>>& pairs, const char* key) {
   Json out = Json::array();
   for (const auto& [name, bytes] : pairs) out.push_back({{key, name}, {"bytes", bytes}});
+  return out;
+}
+
+Json device(const DeviceReport& d) {
+  return {{"name", d.name},
+          {"memory", d.memory},
+          {"budget", d.budget},
+          {"weight_bytes", d.weight_bytes},
+          {"kv_bytes", d.kv_bytes},
+          {"staging_bytes", d.staging_bytes},
+          {"computed_bytes_per_token", d.computed_bytes},
+          {"link_bytes_per_token", d.streamed_bytes},
+          {"memory_gb_s", d.memory_gb_s},
+          {"link_gb_s", d.link_gb_s},
+          {"given", sizes(d.given, "name")}};
+}
+
+// The memories of the devices, and the disk.
+Json plan_tiers(const PlanReport& plan) {
+  Json tiers = Json::array();
+  for (const DeviceReport& d : plan.devices) tiers.push_back(device(d));
+  tiers.push_back({{"name", "disk"},
+                   {"memory", "disk"},
+                   {"disk_bytes_per_token", plan.disk_bytes_per_token},
+                   {"memory_gb_s", plan.machine.disk_gb_s}});
+  return tiers;
+}
+
+Json prompts(const PlanReport& plan) {
+  Json out = Json::array();
+  for (const PromptReport& p : plan.prefill) out.push_back({{"n", p.n}, {"tok_s", p.tok_s}});
+  return out;
+}
+
+Json helps(const PlanReport& plan) {
+  Json out = Json::array();
+  for (const HelpReport& h : plan.helps) out.push_back({{"what", h.what}, {"decode_tok_s", h.decode_tok_s}});
   return out;
 }
 
@@ -86,13 +128,19 @@ std::string plan_json(const PlanReport& plan) {
                {"decode_tok_s", plan.decode_tok_s},
                {"prefill_tok_s", plan.prefill_tok_s},
                {"prefill_tokens", plan.prefill_tokens},
+               {"prefill", prompts(plan)},
                {"bottleneck", plan.bottleneck},
+               {"bottleneck_share", plan.bottleneck_share},
+               {"hand_overs_per_token", plan.hand_overs_per_token},
+               {"tiers", plan_tiers(plan)},
+               {"helps", helps(plan)},
                {"machine",
                 {{"cpu", plan.machine.cpu},
                  {"isa", plan.machine.isa},
                  {"threads", plan.machine.threads},
                  {"memory_gb_s", plan.machine.memory_gb_s},
-                 {"disk_gb_s", plan.machine.disk_gb_s}}}});
+                 {"disk_gb_s", plan.machine.disk_gb_s},
+                 {"name", plan.machine.name}}}});
 }
 
 std::string model_json(const ModelReport& model) {

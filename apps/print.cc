@@ -54,10 +54,30 @@ uint64_t model_bytes(const PlanReport& plan) {
 
 }  // namespace
 
+namespace {
+
+// "22.1 GB", as sizes of models and memories are told.
+std::string gigabytes(uint64_t bytes) { return format("%.1f", static_cast<double>(bytes) * 1e-9); }
+
+// Where the weights are: on accelerators, and what the host keeps of the others.
+std::string device_summary(const PlanReport& plan) {
+  uint64_t on_gpu = 0;
+  for (size_t i = 1; i < plan.devices.size(); ++i) on_gpu += plan.devices[i].weight_bytes;
+  std::string line = join({gigabytes(on_gpu), " GB of ", gigabytes(model_bytes(plan)), " on GPU, ",
+                           gigabytes(plan.devices.front().weight_bytes), " in RAM"});
+  if (plan.disk_bytes_per_token != 0)
+    line += join({", ", gigabytes(plan.disk_bytes_per_token), " from disk per token"});
+  return line + join({", context ", std::to_string(plan.context)});
+}
+
+}  // namespace
+
 std::string plan_summary(const PlanReport& plan) {
-  std::string line =
-      join({format_size(model_bytes(plan)), " model: ", format_size(plan.resident_bytes), " resident, ",
-            format_size(plan.disk_bytes_per_token), " streamed per token, context ", std::to_string(plan.context)});
+  std::string line = plan.devices.size() > 1
+                         ? device_summary(plan)
+                         : join({format_size(model_bytes(plan)), " model: ", format_size(plan.resident_bytes),
+                                 " resident, ", format_size(plan.disk_bytes_per_token), " streamed per token, context ",
+                                 std::to_string(plan.context)});
   if (plan.kv_spill_bytes != 0) line += join({", ", format_size(plan.kv_spill_bytes), " of KV may spill to disk"});
   line += join({", predicted ", format_rate(plan.decode_tok_s), " tok/s"});
   if (!plan.bottleneck.empty()) line += join({", bound by ", plan.bottleneck});

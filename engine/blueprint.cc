@@ -95,11 +95,6 @@ Result<GpuChoice> look_at_described_machine(Blueprint& b, uint64_t asked_ram) {
   return gpus_of(b.machine, b.options, b.model.graph);
 }
 
-// The threads that feed a GPU, and carry its progress, need one where the CPU computes beside it.
-void leave_a_core(Blueprint& b) {
-  if (!b.gpus.empty() && b.options.threads == 0 && b.cpu.n_threads > 2) --b.cpu.n_threads;
-}
-
 }  // namespace
 
 Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {

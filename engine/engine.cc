@@ -4,6 +4,7 @@
 #include <ctime>
 
 #include "core/error.h"
+#include "engine/advice.h"
 #include "engine/model.h"
 #include "engine/report.h"
 #include "engine/session.h"
@@ -105,7 +106,9 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
 
 Result<PlanReport> Engine::plan(const EngineOptions& options) {
   SLUICE_ASSIGN_OR_RETURN(const engine::Blueprint blueprint, engine::draw_up(options, engine::Purpose::plan));
-  return engine::report_plan(blueprint);
+  PlanReport report = engine::report_plan(blueprint);
+  report.helps = engine::advise(blueprint);
+  return report;
 }
 
 Result<ModelReport> Engine::inspect(const std::string& path) { return engine::inspect_model(path); }

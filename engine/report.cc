@@ -7,16 +7,30 @@
 namespace sluice::engine {
 namespace {
 
-PlacementReport place(const Graph& g, const plan::Plan& plan, TensorId id, const std::string& device) {
+PlacementReport place(const Graph& g, const plan::Plan& plan, TensorId id, size_t op) {
   const TensorSpec& t = g.tensor(id);
-  PlacementReport report{t.name, std::string(info(t.dtype).name), device, 0, 0, 0, 0};
+  const uint8_t site = plan.numerics.decode.op_site[op];
+  PlacementReport report;
+  report.tensor = t.name;
+  report.type = info(t.dtype).name;
+  report.device = plan.numerics.sites[site];
+  report.prompt_device = plan.numerics.sites[plan.numerics.prompt.op_site[op]];
   for (const plan::Tile& tile : plan.movement.weights.of(id)) {
     const uint64_t bytes = (tile.row_end - tile.row_begin) * t.row_size();
-    const bool resident = plan.host().resident[tile.block];
+    const bool resident = plan.movement.sites[site].resident[tile.block];
     (resident ? report.bytes_resident : report.bytes_streamed) += bytes;
     ++(resident ? report.tiles_resident : report.tiles_streamed);
   }
   return report;
+}
+
+// Bytes of the tensors that each site keeps.
+void add_held(const Graph& g, const plan::Plan& plan, TensorId id, std::vector<uint64_t>& held) {
+  held.resize(plan.movement.sites.size());
+  for (const plan::Tile& tile : plan.movement.weights.of(id))
+    for (size_t site = 0; site < held.size(); ++site)
+      if (plan.movement.sites[site].resident[tile.block])
+        held[site] += (tile.row_end - tile.row_begin) * g.tensor(id).row_size();
 }
 
 std::string layer_name(const Op& op, const std::string& current) {
@@ -29,11 +43,59 @@ std::string layer_name(const Op& op, const std::string& current) {
 MachineReport report_machine(const Blueprint& b) {
   MachineReport report;
   report.cpu = b.machine.name;
+  report.name = b.machine.name;
   report.threads = b.cpu.n_threads;
   report.isa = cpu::kernels(b.cpu.isa).isa;
   if (!b.machine.devices.empty()) report.memory_gb_s = b.machine.devices.front().memory_gb_s;
   if (const TierRates* disk = b.machine.tier("disk"); disk != nullptr) report.disk_gb_s = disk->read_gb_s;
   return report;
+}
+
+std::vector<LayerReport> report_layers(const Graph& g, const plan::Plan& plan) {
+  std::vector<LayerReport> layers;
+  for (size_t i = 0; i < g.ops.size(); ++i) {
+    const std::string name = layer_name(g.ops[i], layers.empty() ? "" : layers.back().name);
+    if (layers.empty() || layers.back().name != name) layers.emplace_back().name = name;
+    LayerReport& layer = layers.back();
+    std::vector<TensorId> ids = matrices(g.ops[i]);
+    if (const auto* embed = std::get_if<EmbedOp>(&g.ops[i])) ids.push_back(embed->table);
+    for (const TensorId id : ids) {
+      layer.tensors.push_back(place(g, plan, id, i));
+      add_held(g, plan, id, layer.held);
+    }
+    if (const auto* attention = std::get_if<AttentionOp>(&g.ops[i]))
+      layer.kv_device = plan.numerics.sites[plan.numerics.kv_site[attention->layer]];
+    if (i < plan.prediction.op_s.size()) layer.decode_ms += plan.prediction.op_s[i] * 1e3;
+  }
+  return layers;
+}
+
+double link_rate(const Machine& machine, const std::string& device) {
+  for (const LinkRates& link : machine.links)
+    if (link.from == "host" && link.to == device) return link.gb_s;
+  return 0;
+}
+
+std::vector<DeviceReport> report_devices(const Blueprint& b, const plan::Traffic& traffic) {
+  const plan::Plan& plan = b.plan;
+  std::vector<DeviceReport> devices;
+  for (size_t site = 0; site < plan.movement.sites.size(); ++site) {
+    const plan::Holding& holding = plan.movement.sites[site];
+    DeviceReport d;
+    d.name = plan.numerics.sites[site];
+    d.memory = site == plan::host_site ? "ram" : "vram";
+    d.budget = holding.budget;
+    d.weight_bytes = holding.resident_bytes;
+    d.kv_bytes = plan.kv_arena_bytes(site);
+    d.staging_bytes = holding.staging_bytes;
+    d.computed_bytes = traffic.computed_bytes[site];
+    d.streamed_bytes = traffic.link_bytes[site];
+    if (const DeviceRates* rates = b.machine.device(d.name); rates != nullptr) d.memory_gb_s = rates->memory_gb_s;
+    d.link_gb_s = link_rate(b.machine, d.name);
+    for (const plan::NamedBytes& item : holding.memory) d.given.emplace_back(item.name, item.bytes);
+    devices.push_back(std::move(d));
+  }
+  return devices;
 }
 
 }  // namespace
@@ -50,23 +112,21 @@ PlanReport report_plan(const Blueprint& b) {
   report.batch = plan.workspace.tokens;
   report.ram_budget = plan.host().budget;
   for (const plan::NamedBytes& item : plan.host().memory) report.memory.emplace_back(item.name, item.bytes);
-  for (size_t i = 0; i < g.ops.size(); ++i) {
-    const std::string name = layer_name(g.ops[i], report.layers.empty() ? "" : report.layers.back().name);
-    if (report.layers.empty() || report.layers.back().name != name) report.layers.push_back({name, {}});
-    std::vector<TensorId> ids = matrices(g.ops[i]);
-    if (const auto* embed = std::get_if<EmbedOp>(&g.ops[i])) ids.push_back(embed->table);
-    for (const TensorId id : ids)
-      report.layers.back().tensors.push_back(place(g, plan, id, plan.numerics.sites[plan.numerics.decode.op_site[i]]));
-  }
+  report.layers = report_layers(g, plan);
   for (size_t i = 0; i < plan.host().resident.size(); ++i)
     if (plan.host().resident[i]) report.resident_bytes += plan.movement.weights.blocks[i].bytes;
-  report.disk_bytes_per_token = plan::traffic(g, plan, false).disk_bytes;
+  const plan::Traffic traffic = plan::traffic(g, plan, false);
+  report.disk_bytes_per_token = traffic.disk_bytes;
+  report.hand_overs_per_token = traffic.hand_overs;
+  report.devices = report_devices(b, traffic);
+  for (const plan::PromptRate& rate : plan.prediction.prefill) report.prefill.push_back({rate.tokens, rate.tok_s});
   report.kv_bytes = plan.kv_arena_bytes(plan::host_site);
   report.kv_spill_bytes = plan.movement.spill_bytes;
   report.decode_tok_s = plan.prediction.decode_tok_s;
   report.prefill_tok_s = plan.prediction.prefill_tok_s;
   report.prefill_tokens = plan.prediction.prefill_tokens;
   report.bottleneck = plan.prediction.bottleneck;
+  report.bottleneck_share = plan.prediction.bottleneck_share;
   report.machine = report_machine(b);
   return report;
 }

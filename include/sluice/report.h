@@ -23,21 +23,49 @@ struct ModelReport {
   uint64_t tensor_bytes = 0, parameters = 0;
 };
 
-// Where a matrix of a layer will live: bytes that stay in memory, and bytes read again for every step.
+// Where a matrix of a layer will live: bytes that stay in the memory of the device that decodes with it, and bytes that
+// come there again for every step.
 struct PlacementReport {
   std::string tensor, type, device;
   uint64_t bytes_resident = 0, bytes_streamed = 0;
   uint32_t tiles_resident = 0, tiles_streamed = 0;
+  std::string prompt_device;  // that computes with it in prompts
 };
 struct LayerReport {
   std::string name;  // "embed", "0", "1", …, "head"
   std::vector<PlacementReport> tensors;
+  std::string kv_device;            // whose memory holds its KV; empty where it has none
+  std::vector<uint64_t> held = {};  // bytes of its weights, by device of PlanReport::devices
+  double decode_ms = 0;             // predicted, of one token: kernels and hand-overs
 };
 
 struct MachineReport {
   std::string cpu, isa;
   uint32_t threads = 0;
   double memory_gb_s = 0, disk_gb_s = 0;
+  std::string name = {};  // of the machine, or of the file that describes it
+};
+
+// A device of a plan with its memory, and what one decoded token takes there.
+struct DeviceReport {
+  std::string name;    // "cpu", "gpu 0"
+  std::string memory;  // "ram", "vram"
+  uint64_t budget = 0, weight_bytes = 0, kv_bytes = 0, staging_bytes = 0;
+  uint64_t computed_bytes = 0;  // weights that its kernels read
+  uint64_t streamed_bytes = 0;  // of them, those that come over the link
+  double memory_gb_s = 0, link_gb_s = 0;
+  std::vector<std::pair<std::string, uint64_t>> given = {};  // what the budget is given to
+};
+
+struct PromptReport {
+  uint32_t n = 0;
+  double tok_s = 0;
+};
+
+// What more of something would give.
+struct HelpReport {
+  std::string what;  // "8 GiB more VRAM"
+  double decode_tok_s = 0;
 };
 
 struct PlanReport {
@@ -51,8 +79,13 @@ struct PlanReport {
   uint64_t kv_bytes = 0, kv_spill_bytes = 0;
   double decode_tok_s = 0, prefill_tok_s = 0;
   uint32_t prefill_tokens = 0;
-  std::string bottleneck;
+  std::string bottleneck;  // what a token waits for most: "RAM", "PCIe", "VRAM", "compute", "hand-overs", "disk"
+  double bottleneck_share = 0;  // part of the token's time that it is busy
   MachineReport machine;
+  std::vector<DeviceReport> devices = {};  // the CPU first
+  std::vector<PromptReport> prefill = {};
+  uint32_t hand_overs_per_token = 0;
+  std::vector<HelpReport> helps = {};  // the best first; only of Engine::plan
 };
 
 struct TierReport {

@@ -214,7 +214,7 @@ void find_bottleneck(const StepCost& cost, bool accelerator, Prediction& p) {
   const double total = cost.seconds();
   const double arithmetic = cost.host_s - cost.host_memory_s + cost.device_s - cost.device_memory_s;
   const std::array<std::pair<const char*, double>, 6> busy = {{
-      {"memory", cost.host_memory_s},
+      {"RAM", cost.host_memory_s},
       {"VRAM", cost.device_memory_s},
       {"compute", arithmetic},
       {"hand-overs", cost.hand_over_s},
@@ -226,7 +226,7 @@ void find_bottleneck(const StepCost& cost, bool accelerator, Prediction& p) {
   p.bottleneck_share = std::min(1.0, most->second / total);
   if (accelerator) return;
   const bool disk = cost.disk_s * cost.disk_slowdown > cost.compute_s * cost.compute_slowdown;
-  p.bottleneck = disk ? "disk" : "memory";
+  p.bottleneck = disk ? "disk" : "RAM";
   p.bottleneck_share = std::min(1.0, (disk ? cost.disk_s * cost.disk_slowdown : cost.compute_s) / total);
 }
 

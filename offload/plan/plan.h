@@ -84,8 +84,8 @@ struct Prediction {
   double decode_tok_s = 0, prefill_tok_s = 0;
   uint32_t prefill_tokens = 0;       // of the prompt that prefill_tok_s is for
   double compute_s = 0, disk_s = 0;  // of one decoded token, before overlap
-  // What a decoded token waits for most, and what part of its time that is busy: "disk", "memory" (of the host),
-  // "PCIe", "VRAM" (of an accelerator), "compute", "hand-overs".
+  // What a decoded token waits for most, and what part of its time that is busy: "disk", "RAM", "PCIe", "VRAM"
+  // (of an accelerator), "compute", "hand-overs".
   std::string bottleneck;
   double bottleneck_share = 0;
   uint32_t decode_depth = 0;        // tokens held meanwhile

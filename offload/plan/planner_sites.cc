@@ -91,7 +91,8 @@ class Arrangement {
     for (size_t i = 0; i < blocks().size(); ++i)
       if (wanted(i) && !site.resident[i]) keep_block(site, i);
   }
-  // As many as fit, in even shares over the pass: whole fractions are carried from block to block.
+  // As many as fit, in even shares over the pass: whole fractions are carried from block to block. What is left then
+  // takes what fits in it.
   template <class Wanted>
   void keep_spread(Holding& site, uint64_t& left, Wanted wanted) {
     const uint64_t all = bytes_of([&](size_t i) { return wanted(i) && !site.resident[i]; });
@@ -104,6 +105,11 @@ class Arrangement {
       carried += share * bytes;
       if (carried < bytes * 0.5 || blocks()[i].slot_bytes > left) continue;
       carried -= bytes;
+      left -= blocks()[i].slot_bytes;
+      keep_block(site, i);
+    }
+    for (size_t i = 0; i < blocks().size(); ++i) {
+      if (!wanted(i) || site.resident[i] || blocks()[i].slot_bytes > left) continue;
       left -= blocks()[i].slot_bytes;
       keep_block(site, i);
     }

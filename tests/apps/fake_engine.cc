@@ -3,7 +3,7 @@
 // The model's name chooses a behaviour: "plain"; "bos" (begins texts with <s>); "no-template"; "slow" (an
 // endless answer, a token each 5 ms); "slow-prompt" (never gets past the prompt); "failing" (an error after
 // three tokens); "counts" (answers without text); "warning"; "bad-utf8"; "sampling" (tells what it was given);
-// "missing", "small" (do not open). Tokens are bytes, 256 is <s>, 257 is <end>.
+// "gpu" (a plan with one); "missing", "small" (do not open). Tokens are bytes, 256 is <s>, 257 is <end>.
 #include <algorithm>
 #include <chrono>
 #include <limits>
@@ -147,6 +147,35 @@ class FakeSession : public Session {
   std::atomic<bool> cancelled_{false};
 };
 
+// Three layers, the FFN of the last one on the CPU.
+void add_gpu(PlanReport& plan) {
+  const auto weight = [](int layer, const char* name, const char* device) {
+    return PlacementReport{
+        std::string("blk.").append(std::to_string(layer)).append(name), "Q4_1", device, 1 << 20, 0, 1, 0, device};
+  };
+  plan.layers.clear();
+  for (int i = 0; i < 2; ++i)
+    plan.layers.push_back({std::to_string(i),
+                           {weight(i, ".attn_q.weight", "gpu 0"), weight(i, ".ffn_up.weight", "gpu 0")},
+                           "gpu 0",
+                           {0, 2 << 20},
+                           0.5});
+  plan.layers.push_back({"2",
+                         {weight(2, ".attn_q.weight", "gpu 0"), weight(2, ".ffn_up.weight", "cpu")},
+                         "gpu 0",
+                         {1 << 20, 1 << 20},
+                         0.5});
+  plan.devices.resize(2);
+  plan.devices[0].name = "cpu", plan.devices[0].memory = "ram", plan.devices[0].weight_bytes = 20'400'000'000;
+  plan.devices[1].name = "gpu 0", plan.devices[1].memory = "vram", plan.devices[1].weight_bytes = 22'100'000'000;
+  plan.devices[1].streamed_bytes = 1 << 20;
+  plan.disk_bytes_per_token = 0;
+  plan.prefill = {{64, 640}, {512, 5120}};
+  plan.helps = {{"8 GiB more VRAM", 42.5}};
+  plan.bottleneck = "PCIe";
+  plan.bottleneck_share = 0.78;
+}
+
 // The options, as far as they are numbers, are told as what memory is given to.
 PlanReport fake_plan(const EngineOptions& o) {
   PlanReport plan;
@@ -162,7 +191,10 @@ PlanReport fake_plan(const EngineOptions& o) {
     const uint64_t kept = i < 3 ? 1 << 20 : 0;
     plan.layers.push_back({std::to_string(i),
                            {{std::string("blk.").append(std::to_string(i)).append(".attn_q.weight"), "Q4_1", "cpu",
-                             kept, (1 << 20) - kept, 1, 0}}});
+                             kept, (1 << 20) - kept, 1, 0, ""}},
+                           "",
+                           {},
+                           0});
   }
   plan.resident_bytes = 3 << 20;
   plan.disk_bytes_per_token = 1 << 20;
@@ -170,6 +202,7 @@ PlanReport fake_plan(const EngineOptions& o) {
   plan.prefill_tok_s = std::numeric_limits<double>::infinity();
   plan.bottleneck = o.spill_directory.empty() ? "disk" : o.spill_directory;
   plan.machine.cpu = o.machine_file;
+  if (o.model == "gpu") add_gpu(plan);
   return plan;
 }
 

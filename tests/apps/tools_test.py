@@ -115,11 +115,31 @@ class Plan(command.Case):
         self.assertEqual(set(plan), {"model", "numerics_hash", "precision", "kv_type", "context", "batch",
                                      "ram_budget", "memory", "layers", "resident_bytes", "disk_bytes_per_token",
                                      "kv_bytes", "kv_spill_bytes", "decode_tok_s", "prefill_tok_s",
-                                     "prefill_tokens", "bottleneck", "machine"})
+                                     "prefill_tokens", "prefill", "bottleneck", "bottleneck_share",
+                                     "hand_overs_per_token", "tiers", "helps", "machine"})
         self.assertIsNone(plan["prefill_tok_s"])  # infinite
         self.assertEqual(plan["layers"][3], {"name": "3", "tensors": [
             {"tensor": "blk.3.attn_q.weight", "type": "Q4_1", "device": "cpu", "bytes_resident": 0,
-             "bytes_streamed": 1 << 20, "tiles_resident": 1, "tiles_streamed": 0}]})
+             "bytes_streamed": 1 << 20, "tiles_resident": 1, "tiles_streamed": 0, "prompt_device": ""}],
+            "kv_device": "", "held": [], "decode_ms": 0})
+
+    def test_a_plan_with_a_gpu(self):
+        plan = self.json("plan", "-m", "gpu", "--json")
+        self.assertEqual([(t["name"], t["memory"]) for t in plan["tiers"]],
+                         [("cpu", "ram"), ("gpu 0", "vram"), ("disk", "disk")])
+        self.assertEqual(plan["tiers"][1]["link_bytes_per_token"], 1 << 20)
+        self.assertEqual(plan["prefill"], [{"n": 64, "tok_s": 640.0}, {"n": 512, "tok_s": 5120.0}])
+        self.assertEqual(plan["helps"], [{"what": "8 GiB more VRAM", "decode_tok_s": 42.5}])
+        out = self.out("plan", "-m", "gpu")
+        lines = [line.split() for line in out.splitlines()]
+        self.assertIn("0 to 1 gpu 0 gpu 0 gpu 0 gpu 0 0 B 4.0 MiB 0 B 1.00".split(), lines)
+        self.assertIn("2 gpu 0 gpu 0 cpu gpu 0, cpu 1.0 MiB 1.0 MiB 0 B 0.50".split(), lines)
+        self.assertIn("bottleneck: PCIe, busy for 78 % of the token", out)
+        self.assertIn("with 8 GiB more VRAM: decode at 42.5 tok/s", out)
+
+    def test_run_tells_where_the_weights_are(self):
+        done = self.call("run", "-m", "gpu", "-p", "x", "-n", 1)
+        self.assertIn("22.1 GB of 0.0 on GPU, 20.4 in RAM, context 0, predicted 21.0 tok/s, bound by PCIe", done.err)
 
     def test_layers_that_live_alike_share_a_row(self):
         lines = [line.split() for line in self.out("plan", "-m", "plain").splitlines()]

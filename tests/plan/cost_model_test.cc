@@ -143,3 +143,122 @@ TEST_CASE("cost model: the disk's rates beside a device become slowdowns") {
   CHECK(cost.disk_slowdown == doctest::Approx(2));
   CHECK(cost.compute_slowdown == doctest::Approx(2));
 }
+
+// --- with an accelerator
+
+namespace {
+
+OpCost op_at(uint8_t site, double kernels_s, double link_bytes = 0, double hand_over_s = 0) {
+  OpCost op;
+  op.site = site;
+  op.kernels_s = op.memory_s = kernels_s;
+  op.link_bytes = link_bytes;
+  op.hand_over_s = hand_over_s;
+  return op;
+}
+
+LinkLane lane_of(double bytes_s, double ahead, double beside = 1, double host_beside = 1) {
+  LinkLane lane;
+  lane.bytes_s = bytes_s;
+  lane.ahead_bytes = ahead;
+  lane.beside = beside;
+  lane.host_beside = host_beside;
+  return lane;
+}
+
+}  // namespace
+
+TEST_CASE("cost model: sites take turns, and what they hand over takes its time") {
+  const StepCost cost = pass_cost(std::vector{op_at(0, 2), op_at(1, 1, 0, 0.5), op_at(0, 3, 0, 0.25)}, lane_of(1, 0));
+  CHECK(cost.compute_s == doctest::Approx(6.75));
+  CHECK(cost.host_s == doctest::Approx(5));
+  CHECK(cost.device_s == doctest::Approx(1));
+  CHECK(cost.hand_over_s == doctest::Approx(0.75));
+  CHECK(cost.link_s == 0);
+}
+
+TEST_CASE("cost model: the link runs ahead by what staging holds, and is waited for beyond") {
+  // 10 bytes a second; 40 are needed, 4 s of them; the host computes for 3 s meanwhile.
+  const std::vector ops = {op_at(0, 3), op_at(1, 0.5, 40)};
+  const StepCost roomy = pass_cost(ops, lane_of(10, 100));
+  CHECK(roomy.compute_s == doctest::Approx(4));  // the link never pauses
+  CHECK(roomy.link_s == doctest::Approx(4));
+  CHECK(roomy.wait_s == doctest::Approx(0.5));
+  const StepCost tight = pass_cost(ops, lane_of(10, 10));
+  CHECK(tight.compute_s == doctest::Approx(3 + 3));  // 10 are there when the host is done, 30 come then
+  CHECK(tight.wait_s == doctest::Approx(2.5));
+  const StepCost fast = pass_cost(ops, lane_of(100, 100));
+  CHECK(fast.compute_s == doctest::Approx(3.5));
+  CHECK(fast.wait_s == 0);
+}
+
+TEST_CASE("cost model: host and link slow each other down while both run, and no longer") {
+  // The link needs 2 s alone; beside it the host keeps half of its speed and the link all of its own.
+  const std::vector ops = {op_at(0, 3), op_at(1, 0, 20)};
+  const StepCost cost = pass_cost(ops, lane_of(10, 20, 1, 0.5));
+  CHECK(cost.compute_s == doctest::Approx(2 + 2));  // 2 s at half speed do 1 s of the host's 3
+  CHECK(cost.link_s == doctest::Approx(2));
+  // The link keeps half: in the host's 3 s it brings 15 of 20, the rest at full speed.
+  const StepCost slow = pass_cost(ops, lane_of(10, 20, 0.5, 1));
+  CHECK(slow.compute_s == doctest::Approx(3 + 0.5));
+}
+
+TEST_CASE("cost model: an accelerator without measurements computes at 0.9 of its memory, once a tile is called") {
+  const Graph g = small_graph();
+  Machine m = machine_with({}, {});
+  DeviceRates gpu;
+  gpu.id = "gpu 0";
+  gpu.memory_gb_s = 100;
+  gpu.call_us = 3;
+  gpu.matmul_gflops[DType::bf16] = 1000;
+  m.devices.push_back(gpu);
+  m.links = {{"host", "gpu 0", 1, 5}, {"gpu 0", "host", 2, 7}};
+  PlanRequest request;
+  request.ram_budget = 256 << 20;
+  request.context = 512;
+  request.accelerators = {{"gpu 0", 256 << 20, 0, {}, true}};
+  const auto plan = make_plan(g, m, request);
+  REQUIRE_MESSAGE(plan.ok(), plan.status().message());
+  const std::vector<OpCost> ops = op_costs(g, m, *plan, 1, 1, 0);
+  const double bytes = 256 * 272;
+  CHECK(ops.back().kernels_s * 1e6 == doctest::Approx(bytes / 90e9 * 1e6 + 3));
+  const std::vector<OpCost> many = op_costs(g, m, *plan, 1, 64, 0);
+  CHECK(many[4].kernels_s * 1e6 == doctest::Approx(3 * (2.0 * 64 * 256 * 256 / 1000e9 * 1e6 + 3) + 3 * 3));
+  // Values and logits: latency of both ways, a call for each, bytes at the rate of their way.
+  const LinkLane lane = link_lane(m, "gpu 0");
+  Placement placement;
+  placement.op_site = {0, 0, 1, 1, 1, 1};
+  std::vector<OpCost> moved(g.ops.size());
+  add_hand_overs(g, placement, lane, 10, moved);
+  CHECK(moved[2].hand_over_s * 1e6 == doctest::Approx(12 + 3 * 3 + 3 * 10 * 256 * 4 / 1e9 * 1e6));
+  CHECK(moved[3].hand_over_s * 1e6 == doctest::Approx(12 + 3 + 10 * 256 * 4 / 1e9 * 1e6));  // the residual stream
+  CHECK(moved[4].hand_over_s == 0);
+  CHECK(moved[5].hand_over_s * 1e6 == doctest::Approx(12 + 3 + 256 * 4 / 2e9 * 1e6));
+}
+
+TEST_CASE("cost model: the bottleneck is what is busy longest") {
+  const Graph g = small_graph();
+  Machine m = machine_with({}, {});
+  DeviceRates gpu;
+  gpu.id = "gpu 0";
+  gpu.memory_gb_s = 1000;
+  gpu.matmul_gflops[DType::bf16] = 1000;
+  m.devices.push_back(gpu);
+  m.links = {{"host", "gpu 0", 20, 0.1}, {"gpu 0", "host", 20, 0.1}};
+  PlanRequest request;
+  request.ram_budget = 256 << 20;
+  request.context = 512;
+  request.accelerators = {{"gpu 0", 256 << 20, 0, {}, true}};
+  auto plan = make_plan(g, m, request);
+  REQUIRE(plan.ok());
+  CHECK(plan->prediction.bottleneck == "VRAM");
+  CHECK(plan->prediction.bottleneck_share > 0.5);
+  Holding& vram = plan->movement.sites[1];
+  for (size_t i = 0; i < vram.resident.size(); ++i)
+    if (plan->movement.weights.blocks[i].role == BlockRole::matrix) vram.resident[i] = false;
+  plan->movement.sites[0].resident.assign(vram.resident.size(), true);
+  CHECK(predict(g, m, *plan).bottleneck == "PCIe");
+  CHECK(predict(g, m, *plan).bottleneck_share > 0.9);
+  plan->movement.sites[0].resident.assign(vram.resident.size(), false);
+  CHECK(predict(g, m, *plan).bottleneck == "disk");
+}
