@@ -129,6 +129,10 @@ void add_memory_flags(CLI::App& command, EngineOptions& options) {
   add_value(
       command, "--ram", "SIZE", "Hard budget of all that is held in memory: 64M, 1.5G; most of what is free",
       [&options](const std::string& name, const std::string& text) { options.ram = checked(name, parse_size(text)); });
+  add_value(command, "--vram", "SIZE", "The same of a GPU's memory; 0: no GPU; most of what is free there",
+            [&options](const std::string& name, const std::string& text) {
+              options.vram = text == "0" ? 0 : checked(name, parse_size(text));
+            });
   add_whole(command, "-c,--ctx,--ctx-size", options.context, {0, int32_max},
             "Tokens of the context; 0: the model's own, at most 4096");
   add_whole(command, "-b,--batch-size", options.batch, {1, int32_max}, "Most tokens of one step; the plan chooses");

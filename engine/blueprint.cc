@@ -48,6 +48,11 @@ std::vector<plan::NamedBytes> fixed_memory(const EngineOptions& o, const Model& 
   return fixed;
 }
 
+// The threads that feed a GPU, and carry its progress, need one where the CPU computes beside it.
+void leave_a_core(Blueprint& b) {
+  if (!b.gpus.empty() && b.options.threads == 0 && b.cpu.n_threads > 2) --b.cpu.n_threads;
+}
+
 // Bytes of KV that may go to disk.
 uint64_t spill_limit(const std::string& directory) {
   std::error_code failed;

@@ -103,6 +103,19 @@ void fail_each(const std::vector<std::pair<const char*, Call>>& calls, const Gpu
 
 }  // namespace
 
+TEST_CASE("gpu engine: decoding with all at hand is recorded once for many lengths, and replayed") {
+  const Fixture f("llama_mha");
+  const std::vector<int32_t> ids(40, 3);
+  const GpuEngine engine(options_of(f, Precision::fast), {});
+  (void)all_logits(*engine.runtime, ids, 1);
+  CHECK(standin::calls(standin::Call::graph_launch) == ids.size());
+  CHECK(standin::calls(standin::Call::graph_instantiate) == 1);
+  const uint64_t launches = standin::calls(standin::Call::launch);
+  (void)all_logits(*engine.runtime, ids, 1);
+  CHECK(standin::calls(standin::Call::launch) == launches);
+  CHECK(engine.runtime->accelerators().front()->gpu().bytes_computed_on() > 0);
+}
+
 TEST_CASE("gpu engine: each call that records a step fails at its Nth time") {
   fail_each({{"cudaStreamBeginCapture", Call::begin_capture},
              {"cudaStreamEndCapture", Call::end_capture},

@@ -60,19 +60,6 @@ TEST_CASE("gpu engine: resident, streamed from the host and streamed from disk g
   }
 }
 
-TEST_CASE("gpu engine: decoding with all at hand is recorded once for many lengths, and replayed") {
-  const Fixture f("llama_mha");
-  const std::vector<int32_t> ids(40, 3);
-  const GpuEngine engine(options_of(f, Precision::fast), {});
-  (void)all_logits(*engine.runtime, ids, 1);
-  CHECK(standin::calls(standin::Call::graph_launch) == ids.size());
-  CHECK(standin::calls(standin::Call::graph_instantiate) == 1);
-  const uint64_t launches = standin::calls(standin::Call::launch);
-  (void)all_logits(*engine.runtime, ids, 1);
-  CHECK(standin::calls(standin::Call::launch) == launches);
-  CHECK(engine.runtime->accelerators().front()->gpu().bytes_computed_on() > 0);
-}
-
 TEST_CASE("gpu engine: work split between CPU and GPU") {
   const Fixture f("llama_mha");
   const std::vector<std::function<bool(size_t, bool)>> placements = {

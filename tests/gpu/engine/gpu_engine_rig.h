@@ -1,9 +1,9 @@
-// A Runtime whose plan places ops on the stand-in's GPU, as a test says.
+// A Runtime whose plan places ops on a GPU, which is the stand-in's, or a real one,, as a test says.
 #pragma once
 
+#include "device_scope.h"
 #include "engine/accelerator.h"
 #include "tests/engine/hf_fixtures.h"
-#include "tests/gpu/standin_scope.h"
 #include "tests/support/placement.h"
 
 namespace sluice::test {
@@ -13,7 +13,7 @@ struct GpuEngineOptions {
   std::function<bool(size_t op, bool prompt)> placed = [](size_t, bool) { return true; };
   double resident = 1;       // share of the GPU's matrices that stays there
   double host_resident = 0;  // share of all matrices that stays with the host
-  standin::Options standin;
+  DeviceOptions device;
   std::function<std::unique_ptr<Store>(std::unique_ptr<Store>)> wrap_store;
 };
 
@@ -47,15 +47,15 @@ inline Result<engine::Blueprint> place_on_gpu(EngineOptions options, const GpuEn
 
 class GpuEngine {
  public:
-  GpuEngine(const EngineOptions& options, const GpuEngineOptions& o) : standin_(o.standin) {
+  GpuEngine(const EngineOptions& options, const GpuEngineOptions& o) : scope_(o.device) {
     runtime = must(engine::Runtime::start(must(place_on_gpu(options, o))));
   }
 
  private:
-  testing::StandIn standin_;
+  DeviceScope scope_;
 
  public:
-  std::unique_ptr<engine::Runtime> runtime;  // dies before the stand-in is asked what is left
+  std::unique_ptr<engine::Runtime> runtime;  // dies before the device is asked what is left
 };
 
 }  // namespace sluice::test

@@ -1,4 +1,4 @@
-// The real models whole on the stand-in: a few tokens, as near to exact ones as the CPU's.
+// The real models wholly on a GPU: a few tokens, as near to exact ones as the CPU's.
 #include "tests/gpu/engine/gpu_engine_rig.h"
 
 namespace sluice::test {
@@ -40,7 +40,7 @@ TEST_SUITE("exactness") {
       exact.precision = Precision::f32;
       const auto want = all_logits(*start(exact), ids, 8), fast = all_logits(*start(options), ids, 8);
       GpuEngineOptions o;
-      o.standin.device_bytes = 2ull << 30;
+      o.device.device_bytes = 2ull << 30;
       const GpuEngine engine(options, o);
       const uint32_t vocab = engine.runtime->graph().n_vocab;
       const auto got = all_logits(*engine.runtime, ids, 8);
