@@ -130,9 +130,15 @@ SLUICE_DEVICE void async_copy16(void* shared, const void* global) {
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
 }
+// A place in shared memory as copies take it: made once, it costs a register and no more instructions.
+using SharedPlace = uint32_t;
+SLUICE_DEVICE SharedPlace shared_place(const void* shared) {
+  uint32_t place = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("" : "+r"(place));
+  return place;
+}
 // The first `bytes` (1 to 16) of them; the others become zeros and are not read. For memory that is read once.
-SLUICE_DEVICE void async_copy16(void* shared, const void* global, uint32_t bytes) {
-  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+SLUICE_DEVICE void async_copy16_to(SharedPlace to, const void* global, uint32_t bytes) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
 }
 SLUICE_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }

@@ -33,24 +33,24 @@ SLUICE_DEVICE const std::byte* tile_row(const RowTile& tile, uint32_t row) {
   return tile.weights + least(tile.first_row + row, tile.last_row) * tile.row_bytes;
 }
 
-// 16 rows from `first_row` of the tile on. Four lanes have a row, each every fourth piece of it.
+// Four lanes copy a row of a chunk, and of each 64 bytes of memory that it lies in a piece each, so that what one
+// instruction reads are whole sectors of the L2. This is where the lane's first piece lies from the chunk's first on:
+// before it by up to three pieces, which are not copied. `first`: the chunk's first byte in the row.
+SLUICE_DEVICE int32_t place_of_lane(const std::byte* first) {
+  return (static_cast<int32_t>(lane() % 4) - static_cast<int32_t>(reinterpret_cast<uintptr_t>(first) / 16 % 4)) * 16;
+}
+
+// Copies the lane's part of a row to `to`: `rest` bytes from `first` on, but a chunk at most. Both are without `place`.
 template <class F, bool aligned>
-SLUICE_DEVICE void stage_chunk(const RowTile& tile, uint32_t first_row, uint32_t chunk, std::byte* stage) {
+SLUICE_DEVICE void stage_row(const std::byte* first, uint32_t rest, int32_t place, SharedPlace to) {
   using C = ChunkOf<F, aligned>;
+  const uint32_t before = aligned ? 0 : reinterpret_cast<uintptr_t>(first) % 16;
+  const uint32_t end = before + rest, needed = least(end, before + C::bytes);
   SLUICE_UNROLL
-  for (uint32_t half = 0; half < 2; ++half) {
-    const uint32_t r = lane() / 4 + 8 * half;
-    const std::byte* first = tile_row(tile, first_row + r) + uint64_t{chunk} * C::bytes;
-    const uint64_t rest = tile.row_bytes - uint64_t{chunk} * C::bytes;
-    const uint32_t before = aligned ? 0 : reinterpret_cast<uintptr_t>(first) % 16;
-    const uint32_t in_row = static_cast<uint32_t>(rest < 2 * C::bytes ? rest : 2 * C::bytes) + before;
-    const uint32_t needed = least(in_row, C::bytes + before);
-    SLUICE_UNROLL
-    for (uint32_t c = 0; c < C::pieces; c += 4) {
-      const uint32_t at = (c + lane() % 4) * 16;
-      if (at < needed)
-        async_copy16(stage + r * C::pitch + at, first - before + at, aligned ? 16 : least(16, in_row - at));
-    }
+  for (uint32_t c = 0; c < C::pieces + 3; c += 4) {
+    const auto at = static_cast<uint32_t>(place) + c * 16;  // huge where the chunk has not begun
+    if (at < needed)
+      async_copy16_to(to + place + c * 16, first - before + place + c * 16, aligned ? 16 : least(16, end - at));
   }
 }
 
@@ -164,12 +164,12 @@ constexpr uint32_t scales_per_sub = 1;
 template <>
 constexpr uint32_t scales_per_sub<Q6_K> = 2;
 
-// The scales of blocks 4 * quarter..4 * quarter + 3 of a row, in their order; `quarter` is 0 or 1.
-template <class F, class Row>
-SLUICE_DEVICE void load_scales(F, const Row& row, uint32_t quarter, ScaleMin (&out)[4 * scales_per_sub<F>]) {
+// Scales first..first + n - 1 of a row, in their order; n is a power of two that divides `first`.
+template <uint32_t n, class F, class Row>
+SLUICE_DEVICE void load_scales(F, const Row& row, uint32_t first, ScaleMin (&out)[n]) {
   SLUICE_UNROLL
-  for (uint32_t i = 0; i < 4; ++i) {
-    const uint32_t at = (4 * quarter + i) * F::bytes;
+  for (uint32_t i = 0; i < n; ++i) {
+    const uint32_t at = (first + i) * F::bytes;
     out[i].scale = half_bits_to_float(static_cast<uint16_t>(row.half(at)));
     out[i].min = F::has_min ? half_bits_to_float(static_cast<uint16_t>(row.half(at + 2))) : 0.0f;
   }
@@ -180,24 +180,26 @@ SLUICE_DEVICE float float_of_byte(uint32_t word, uint32_t i) {
   return __builtin_bit_cast(float, 0x4b000000u | (word >> (8 * i) & 255)) - 8388608.0f;  // 2^23
 }
 
-template <class Row>
-SLUICE_DEVICE void load_scales(Q4_K, const Row& row, uint32_t quarter, ScaleMin (&out)[4]) {
+template <uint32_t n, class Row>
+SLUICE_DEVICE void load_scales(Q4_K, const Row& row, uint32_t first, ScaleMin (&out)[n]) {
   const uint32_t halves = row.word(0), low = row.word(4), middle = row.word(8), high = row.word(12);
   const float d = half_bits_to_float(static_cast<uint16_t>(halves));
   const float min = half_bits_to_float(static_cast<uint16_t>(halves >> 16));
-  const uint32_t scales =
-      quarter == 0 ? low & 0x3f3f3f3fu : (high & 0x0f0f0f0fu) | (low >> 2 & 0x30303030u);
-  const uint32_t mins = quarter == 0 ? middle & 0x3f3f3f3fu : (high >> 4 & 0x0f0f0f0fu) | (middle >> 2 & 0x30303030u);
+  const bool upper = first >= 4;
+  const uint32_t scales = upper ? (high & 0x0f0f0f0fu) | (low >> 2 & 0x30303030u) : low & 0x3f3f3f3fu;
+  const uint32_t mins = upper ? (high >> 4 & 0x0f0f0f0fu) | (middle >> 2 & 0x30303030u) : middle & 0x3f3f3f3fu;
+  const uint32_t shift = 8 * (first % 4);
   SLUICE_UNROLL
-  for (uint32_t i = 0; i < 4; ++i) out[i] = {d * float_of_byte(scales, i), -(min * float_of_byte(mins, i))};
+  for (uint32_t i = 0; i < n; ++i)
+    out[i] = {d * float_of_byte(scales >> shift, i), -(min * float_of_byte(mins >> shift, i))};
 }
 
-template <class Row>
-SLUICE_DEVICE void load_scales(Q6_K, const Row& row, uint32_t quarter, ScaleMin (&out)[8]) {
+template <uint32_t n, class Row>
+SLUICE_DEVICE void load_scales(Q6_K, const Row& row, uint32_t first, ScaleMin (&out)[n]) {
   const float d = half_bits_to_float(static_cast<uint16_t>(row.half(208)));
   SLUICE_UNROLL
-  for (uint32_t i = 0; i < 8; ++i)
-    out[i] = {d * static_cast<float>(static_cast<int8_t>(row.byte(192 + 8 * quarter + i))), 0.0f};
+  for (uint32_t i = 0; i < n; ++i)
+    out[i] = {d * static_cast<float>(static_cast<int8_t>(row.byte(192 + first + i))), 0.0f};
 }
 
 }  // namespace sluice::gpu

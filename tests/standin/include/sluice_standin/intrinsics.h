@@ -138,7 +138,9 @@ inline void ldmatrix_x4(uint32_t r[4], const void* row_address, SLUICE_SITE) {
 }
 
 // The copy itself happens at the wait that covers it. Both ends are touched at once, for the sanitizers to judge.
-inline void async_copy16(void* shared, const void* global, uint32_t bytes, SLUICE_SITE) {
+using SharedPlace = std::byte*;
+inline SharedPlace shared_place(void* shared) { return static_cast<std::byte*>(shared); }
+inline void async_copy16_to(SharedPlace shared, const void* global, uint32_t bytes, SLUICE_SITE) {
   for (const void* end : {static_cast<const void*>(shared), global})
     if (!standin::aligned(end, 16)) standin::misaligned(end, 16, SLUICE_AT_SITE);
   for (uint32_t i = 0; i < 16; ++i) (void)static_cast<const volatile std::byte*>(shared)[i];
@@ -146,7 +148,7 @@ inline void async_copy16(void* shared, const void* global, uint32_t bytes, SLUIC
   standin::async_start({shared, global, bytes});
 }
 inline void async_copy16(void* shared, const void* global, SLUICE_SITE) {
-  async_copy16(shared, global, 16, file, line);
+  async_copy16_to(shared_place(shared), global, 16, file, line);
 }
 inline void async_commit() { standin::async_commit(); }
 // Until at most n of the newest committed groups are under way.
