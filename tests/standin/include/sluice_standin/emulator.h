@@ -41,6 +41,9 @@ struct Row16 {  // a row of an 8x8 matrix of 16-bit values
 };
 // Lane i gave row i % 8 of matrix i / 8; word k of the result is what this lane holds of matrix k.
 void distribute_rows(uint32_t result[4], const Row16& row, Site site);
+// The same of the transposed matrices.
+void distribute_columns(uint32_t result[4], const Row16& row, Site site);
+void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2], Site site);
 void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], Site site);
 void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], Site site);
 

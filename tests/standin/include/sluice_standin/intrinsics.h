@@ -125,6 +125,9 @@ inline uint32_t load_bytes4(const void* from, SLUICE_SITE) {
 inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], SLUICE_SITE) {
   standin::mma_bf16(d, a, b, SLUICE_AT_SITE);
 }
+inline void mma_m16n8k16_f16(float d[4], const uint32_t a[4], const uint32_t b[2], SLUICE_SITE) {
+  standin::mma_f16(d, a, b, SLUICE_AT_SITE);
+}
 inline void mma_m16n8k32_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], SLUICE_SITE) {
   standin::mma_s8(d, a, b, SLUICE_AT_SITE);
 }
@@ -135,6 +138,11 @@ inline void mma_m16n8k16_s8(int32_t d[4], const uint32_t a[2], uint32_t b, SLUIC
 inline void ldmatrix_x4(uint32_t r[4], const void* row_address, SLUICE_SITE) {
   const Vec16 row = load16(row_address, file, line);
   standin::distribute_rows(r, {{row.words[0], row.words[1], row.words[2], row.words[3]}}, SLUICE_AT_SITE);
+}
+
+inline void ldmatrix_x4_transposed(uint32_t r[4], const void* row_address, SLUICE_SITE) {
+  const Vec16 row = load16(row_address, file, line);
+  standin::distribute_columns(r, {{row.words[0], row.words[1], row.words[2], row.words[3]}}, SLUICE_AT_SITE);
 }
 
 // The copy itself happens at the wait that covers it. Both ends are touched at once, for the sanitizers to judge.
