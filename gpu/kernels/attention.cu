@@ -199,8 +199,9 @@ uint32_t page_blocks(uint32_t tiles, uint32_t pages, const KernelContext& contex
 
 Status split_part(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const PagePart& part,
                   uint32_t pages, const KernelContext& context) {
+  const Tables tables = tables_of(stream, call);
   if (pages > 0 && attention_pages_serves(call)) {
-    SLUICE_RETURN_IF_ERROR(attention_pages(stream, counted, call, part, pages, context));
+    SLUICE_RETURN_IF_ERROR(attention_pages(stream, counted, call, tables, part, pages, context));
   } else if (pages > 0) {
     LaunchShape shape = tile_shape(call, split_rows, false);
     shape.grid_y = page_blocks(shape.grid_x, pages, context);
@@ -209,7 +210,7 @@ Status split_part(cudaStream_t stream, const LaunchInfo& counted, const Attentio
                                ? launch(stream, counted, shape, attention_split_kernel<uint16_t>, call, head, part)
                                : launch(stream, counted, shape, attention_split_kernel<float>, call, head, part));
   }
-  return attention_merge(stream, call, part, pages);
+  return attention_merge(stream, call, tables, part, pages);
 }
 
 // As many pages at a time as the scratch memory has room for; it also has the state, where the call has none. One

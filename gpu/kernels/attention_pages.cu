@@ -46,6 +46,15 @@ SLUICE_DEVICE float power_of_two(int32_t exponent) {
   return __builtin_bit_cast(float, static_cast<uint32_t>(exponent + 127) << 23);
 }
 
+// As load_rows(), by the tables.
+SLUICE_DEVICE void load_rows_of(const AttentionCall& call, const Tables& tables, QueryRow* rows) {
+  if (thread_x() >= n_tile_rows<tile_rows>(call)) return;
+  const uint32_t group = group_of(call), i = block_x() / call.n_kv_heads * tile_rows + thread_x(), token = i / group;
+  QueryRow row{slot_of(call, tables, token), token, kv_head_of_block(call) * group + i % group, 0, 0};
+  find_visible(call, span_of(call, tables, token, row.slot.seq), row);
+  rows[thread_x()] = row;
+}
+
 // A warp has every fourth row; rows that there are not are zeros.
 template <uint32_t K16>
 SLUICE_DEVICE void split_queries(const AttentionCall& call, const QueryRow* rows, Memory<K16>& memory) {
@@ -97,22 +106,30 @@ SLUICE_DEVICE Page<uint16_t> page_at(const AttentionCall& call, const Run& run, 
   return page_of<uint16_t>(call, walk.span, run, index);
 }
 
-// Cells that no row of the run sees become zeros.
+// Cells that no row of the run sees become zeros. A thread has the same 16 bytes of every few cells.
 template <uint32_t K16>
 SLUICE_DEVICE void stage_page(const AttentionCall& call, const Walk& walk, const Page<uint16_t>& page, uint32_t stage,
                               Memory<K16>& memory) {
-  constexpr uint32_t pieces = 2 * K16;  // of a cell
+  constexpr uint32_t pieces = 2 * K16, cells_at_once = attention_threads / pieces;
+  const uint32_t first = thread_x() / pieces, d = thread_x() % pieces * 8;
+  const uint16_t* keys = page.keys + uint64_t{first} * (16 * K16) + d;
+  const uint16_t* values = page.values + uint64_t{first} * (16 * K16) + d;
+  const bool all = page.begin == 0 && page.end == page_cells &&
+                   (!call.tree || page.first_cell + page_cells <= walk.span.n_before);
+  const SharedPlace to_keys = shared_place(&memory.k[stage][first][d]);
+  const SharedPlace to_values = shared_place(&memory.v[stage][first][d]);
+  constexpr uint32_t shared_step = cells_at_once * Memory<K16>::pitch * 2, step = cells_at_once * 16 * K16;
   SLUICE_UNROLL
-  for (uint32_t j = 0; j < page_cells * pieces / attention_threads; ++j) {
-    const uint32_t i = j * attention_threads + thread_x(), cell = i / pieces, d = i % pieces * 8;
-    const uint32_t draft = page.first_cell + cell - walk.span.n_before;
-    bool seen = cell >= page.begin && cell < page.end;
-    if (call.tree && page.first_cell + cell >= walk.span.n_before)
+  for (uint32_t j = 0; j < page_cells / cells_at_once; ++j) {
+    const uint32_t cell = first + j * cells_at_once;
+    bool seen = all || (cell >= page.begin && cell < page.end);
+    if (!all && call.tree && page.first_cell + cell >= walk.span.n_before) {
+      const uint32_t draft = page.first_cell + cell - walk.span.n_before;
       seen = seen && draft < 64 && (walk.drafts >> draft & 1) != 0;
-    const uint64_t at = uint64_t{cell} * (16 * K16) + d;
+    }
     if (seen) {
-      async_copy16(&memory.k[stage][cell][d], page.keys + at);
-      async_copy16(&memory.v[stage][cell][d], page.values + at);
+      async_copy16_to(to_keys + j * shared_step, keys + j * step);
+      async_copy16_to(to_values + j * shared_step, values + j * step);
     } else {
       store16(&memory.k[stage][cell][d], Vec16{});
       store16(&memory.v[stage][cell][d], Vec16{});
@@ -124,6 +141,7 @@ using Scores = float[2][4];  // fragments of 16 rows x 8 cells
 
 template <uint32_t K16>
 SLUICE_DEVICE void score_cells(const Memory<K16>& memory, uint32_t stage, Scores& scores) {
+  Scores of_low = {};  // apart, so that products wait less for each other
   const uint32_t cell = 16 * warp() + lane() / 16 * 8 + lane() % 8;
   SLUICE_UNROLL
   for (uint32_t k = 0; k < K16; ++k) {
@@ -133,10 +151,12 @@ SLUICE_DEVICE void score_cells(const Memory<K16>& memory, uint32_t stage, Scores
     ldmatrix_x4(keys, &memory.k[stage][cell][16 * k + lane() / 8 % 2 * 8]);
     SLUICE_UNROLL
     for (uint32_t n = 0; n < 2; ++n) {
-      mma_m16n8k16_f16(scores[n], low, keys + 2 * n);
+      mma_m16n8k16_f16(of_low[n], low, keys + 2 * n);
       mma_m16n8k16_f16(scores[n], high, keys + 2 * n);
     }
   }
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 8; ++i) scores[i / 4][i % 4] += of_low[i / 4][i % 4];
 }
 
 // Scores as they are defined, -infinity for cells that a row does not see; the warp's largest to shared memory.
@@ -264,9 +284,10 @@ SLUICE_DEVICE void attend_page(const AttentionCall& call, const PagePart& part, 
 
 // The pages of a run, each while the next one is on its way; where that lies is looked up one page earlier still.
 template <uint32_t K16>
-SLUICE_DEVICE void attend_run(const AttentionCall& call, const PagePart& part, const QueryRow* rows, const Run& run,
-                              Memory<K16>& memory) {
-  Walk walk{call.spans[rows[run.first].slot.seq], 0, drafts_seen(call, rows, run)};
+SLUICE_DEVICE void attend_run(const AttentionCall& call, const Tables& tables, const PagePart& part,
+                              const QueryRow* rows, const Run& run, Memory<K16>& memory) {
+  const QueryRow& row = rows[run.first];
+  Walk walk{span_of(call, tables, row.token, row.slot.seq), 0, drafts_seen(call, rows, run)};
   const uint32_t origin = walk.span.first_page + part.first, seen_first = run.begin / page_cells;
   const uint32_t end = (run.end + page_cells - 1) / page_cells;
   walk.last = end < origin + part.n ? end : origin + part.n;
@@ -302,30 +323,30 @@ SLUICE_DEVICE Run run_from(const AttentionCall& call, const QueryRow* rows, uint
 }
 
 template <uint32_t K16>
-SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, PagePart part) {
+SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, PagePart part) {
   SLUICE_DYNAMIC_SHARED(Memory<K16>, memory);
   SLUICE_SHARED(QueryRow, rows, [tile_rows]);
-  load_rows<tile_rows>(call, rows);
+  load_rows_of(call, tables, rows);
   block_barrier();
   split_queries(call, rows, *memory);
   const uint32_t n = n_tile_rows<tile_rows>(call);
   for (uint32_t first = 0; first < n;) {
     const Run run = run_from(call, rows, first, n);
-    if (run.begin < run.end) attend_run(call, part, rows, run, *memory);
+    if (run.begin < run.end) attend_run(call, tables, part, rows, run, *memory);
     first = run.last;
   }
 }
 
 template <uint32_t K16>
-Status start(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const PagePart& part,
-             uint32_t pages, const KernelContext& context) {
+Status start(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const Tables& tables,
+             const PagePart& part, uint32_t pages, const KernelContext& context) {
   const uint32_t rows = call.n_tokens * (call.n_heads / call.n_kv_heads);
   LaunchShape shape{.grid_x = (rows + tile_rows - 1) / tile_rows * call.n_kv_heads,
                     .block_x = attention_threads,
                     .shared_bytes = sizeof(Memory<K16>)};
   const uint32_t blocks = (2 * context.n_sms + shape.grid_x - 1) / shape.grid_x;  // some two for each SM
   shape.grid_y = blocks < pages ? blocks : pages;
-  return launch(stream, counted, shape, attention_pages_kernel<K16>, call, part);
+  return launch(stream, counted, shape, attention_pages_kernel<K16>, call, tables, part);
 }
 
 }  // namespace
@@ -335,11 +356,11 @@ bool attention_pages_serves(const AttentionCall& call) {
          (call.head_dim == 64 || call.head_dim == 128 || call.head_dim == 256);
 }
 
-Status attention_pages(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const PagePart& part,
-                       uint32_t pages, const KernelContext& context) {
-  if (call.head_dim == 64) return start<4>(stream, counted, call, part, pages, context);
-  if (call.head_dim == 128) return start<8>(stream, counted, call, part, pages, context);
-  return start<16>(stream, counted, call, part, pages, context);
+Status attention_pages(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const Tables& tables,
+                       const PagePart& part, uint32_t pages, const KernelContext& context) {
+  if (call.head_dim == 64) return start<4>(stream, counted, call, tables, part, pages, context);
+  if (call.head_dim == 128) return start<8>(stream, counted, call, tables, part, pages, context);
+  return start<16>(stream, counted, call, tables, part, pages, context);
 }
 
 }  // namespace sluice::gpu

@@ -9,6 +9,8 @@
 #include <cstring>
 
 #define SLUICE_KERNEL static __global__
+// Of so many threads a block, with registers for so many blocks on an SM.
+#define SLUICE_KERNEL_BOUNDED(threads, blocks) static __global__ __launch_bounds__(threads, blocks)
 #define SLUICE_DEVICE static __device__ __forceinline__
 #define SLUICE_DEVICE_MEMBER __device__ __forceinline__
 #define SLUICE_UNROLL _Pragma("unroll")
@@ -152,9 +154,9 @@ SLUICE_DEVICE SharedPlace shared_place(const void* shared) {
   asm volatile("" : "+r"(place));
   return place;
 }
-// The first `bytes` (1 to 16) of them; the others become zeros and are not read. For memory that is read once.
-SLUICE_DEVICE void async_copy16_to(SharedPlace to, const void* global, uint32_t bytes) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+// For memory that is read once.
+SLUICE_DEVICE void async_copy16_to(SharedPlace to, const void* global) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
 }
 SLUICE_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most n of the newest committed groups are under way.

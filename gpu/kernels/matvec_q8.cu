@@ -88,7 +88,8 @@ struct Loader {
   const std::byte* first[2 * V::M];  // of the chunk, in rows lane / 4 + 8i of the tile
   int32_t place[2 * V::M];           // of this lane; where rows are aligned all chunks of a warp have the same
   uint32_t rest;                     // bytes of the row from there on, 0 if the warp has no such chunk
-  SharedPlace to;                    // row lane / 4 of the first stage
+  std::byte* stages;                 // the first of them, from row lane / 4 on
+  SharedPlace to;                    // the same
 };
 
 template <class V>
@@ -109,7 +110,8 @@ template <class V>
 SLUICE_DEVICE Loader<V> loader_of(const Work& work, WarpMemory<V>& memory) {
   using C = ChunkOf<typename V::F, V::aligned>;
   static_assert(!V::aligned || warps * C::bytes % 64 == 0);
-  Loader<V> loader{{block_x(), 0, 0}, {}, {}, 0, shared_place(memory.stage[0] + lane() / 4 * C::pitch)};
+  std::byte* stages = memory.stage[0] + lane() / 4 * C::pitch;
+  Loader<V> loader{{block_x(), 0, 0}, {}, {}, 0, stages, shared_place(stages)};
   begin_tile(work, loader);
   return loader;
 }
@@ -118,12 +120,13 @@ SLUICE_DEVICE Loader<V> loader_of(const Work& work, WarpMemory<V>& memory) {
 template <class V>
 SLUICE_DEVICE void start_chunk(const Work& work, Loader<V>& loader) {
   using C = ChunkOf<typename V::F, V::aligned>;
-  const SharedPlace to = loader.to + loader.at.slot * V::stage_bytes;
   SLUICE_UNROLL
   for (uint32_t i = 0; i < 2 * V::M; ++i) {
     const int32_t place = V::aligned ? loader.place[i] : place_of_lane(loader.first[i]);
+    const uint32_t offset = loader.at.slot * V::stage_bytes + 8 * i * C::pitch;
     if (loader.rest > 0)
-      stage_row<typename V::F, V::aligned>(loader.first[i], loader.rest, place, to + 8 * i * C::pitch);
+      stage_row<typename V::F, V::aligned>(loader.first[i], loader.rest, place, loader.to + offset, loader.stages,
+                                           offset);
     loader.first[i] += warps * C::bytes;
   }
   async_commit();
@@ -398,7 +401,8 @@ struct Products {
 };
 
 template <class V>
-SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
+SLUICE_KERNEL_BOUNDED(32 * warps, 3)
+void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
   SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
   Products<V> products(call, layout, memory->warp[warp()]);
   work_through<V>(call, work_of<V>(call, row_bytes), *memory, products);

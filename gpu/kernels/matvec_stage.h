@@ -40,24 +40,34 @@ SLUICE_DEVICE int32_t place_of_lane(const std::byte* first) {
   return (static_cast<int32_t>(lane() % 4) - static_cast<int32_t>(reinterpret_cast<uintptr_t>(first) / 16 % 4)) * 16;
 }
 
-// Copies the lane's part of a row to `to`: `rest` bytes from `first` on, but a chunk at most. Both are without `place`.
+// The first `bytes` (an even number below 16) of a piece, where the row ends.
+SLUICE_DEVICE void copy_halves(std::byte* to, const std::byte* from, uint32_t bytes) {
+  for (uint32_t i = 0; i < bytes; i += 2)
+    *reinterpret_cast<uint16_t*>(to + i) = *reinterpret_cast<const uint16_t*>(from + i);
+}
+
+// Copies the lane's part of a row: `rest` bytes from `first` on, but a chunk at most. `to` is `stage` plus `offset`; none
+// of these has `place` in it.
 template <class F, bool aligned>
-SLUICE_DEVICE void stage_row(const std::byte* first, uint32_t rest, int32_t place, SharedPlace to) {
+SLUICE_DEVICE void stage_row(const std::byte* first, uint32_t rest, int32_t place, SharedPlace to, std::byte* stage,
+                             uint32_t offset) {
   using C = ChunkOf<F, aligned>;
   const uint32_t before = aligned ? 0 : reinterpret_cast<uintptr_t>(first) % 16;
   const uint32_t end = before + rest, needed = least(end, before + C::bytes);
   SLUICE_UNROLL
   for (uint32_t c = 0; c < C::pieces + 3; c += 4) {
     const auto at = static_cast<uint32_t>(place) + c * 16;  // huge where the chunk has not begun
-    if (at < needed)
-      async_copy16_to(to + place + c * 16, first - before + place + c * 16, aligned ? 16 : least(16, end - at));
+    const std::byte* from = first - before + place + c * 16;
+    if (at >= needed) continue;
+    if (aligned || end - at >= 16) async_copy16_to(to + place + c * 16, from);
+    else copy_halves(stage + offset + at, from, end - at);
   }
 }
 
-// A row of a chunk in shared memory. aligned: it begins at a multiple of 4 there, which is known when compiling.
+// A row of a chunk in shared memory. aligned: it begins at a multiple of 16 there, which is known when compiling.
 template <bool aligned>
 struct StagedRow {
-  const std::byte* base;  // a multiple of 4
+  const std::byte* base;  // a multiple of 4, or of 16
   uint32_t odd;           // 2 where the row begins 2 bytes behind `base`, else 0
 
   // The word at `offset` + `extra`, `offset` even and known when compiling, `extra` a multiple of 4.
@@ -67,6 +77,11 @@ struct StagedRow {
     const std::byte* at = base + extra + begin / 4 * 4;
     return funnel_right(*reinterpret_cast<const uint32_t*>(at), *reinterpret_cast<const uint32_t*>(at + 4),
                         begin % 4 * 8);
+  }
+  // The first four words.
+  SLUICE_DEVICE_MEMBER Vec16 head() const {
+    if (aligned) return load16(base);
+    return {{word(0), word(4), word(8), word(12)}};
   }
   SLUICE_DEVICE_MEMBER uint32_t half(uint32_t offset) const {
     return *reinterpret_cast<const uint16_t*>(base + odd + offset);
@@ -182,7 +197,8 @@ SLUICE_DEVICE float float_of_byte(uint32_t word, uint32_t i) {
 
 template <uint32_t n, class Row>
 SLUICE_DEVICE void load_scales(Q4_K, const Row& row, uint32_t first, ScaleMin (&out)[n]) {
-  const uint32_t halves = row.word(0), low = row.word(4), middle = row.word(8), high = row.word(12);
+  const Vec16 head = row.head();
+  const uint32_t halves = head.words[0], low = head.words[1], middle = head.words[2], high = head.words[3];
   const float d = half_bits_to_float(static_cast<uint16_t>(halves));
   const float min = half_bits_to_float(static_cast<uint16_t>(halves >> 16));
   const bool upper = first >= 4;

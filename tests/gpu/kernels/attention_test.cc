@@ -54,6 +54,29 @@ TEST_CASE("gpu attention: the size of grids does not change the bits") {
   CHECK(same_bits(out.get(), want));
 }
 
+TEST_CASE("gpu attention: a graph that is replayed sees the tables as they are then") {
+  Random random(34);
+  Scene scene{common_shape, {make_sequence(random, common_shape, 200)}, {{0, 100, 0}, {0, 199, 0}}, false, {}};
+  scene.q = random.normals(scene.n_out());
+  const Context context(1 << 20);
+  const DeviceArray<float> q(scene.q), out(scene.n_out());
+  const Table<TokenSlot> tokens(scene.tokens);
+  const Spans spans = scene.spans();
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  REQUIRE(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  CHECK(run(stream(), scene.call(q.data(), tokens.data(), spans, out.data()), context.get()).ok());
+  REQUIRE(cudaStreamEndCapture(stream(), &graph) == cudaSuccess);
+  REQUIRE(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess);
+  for (const uint32_t cell : {100u, 150u}) {
+    scene.tokens[0].cell = tokens.data()[0].cell = cell;
+    REQUIRE(cudaGraphLaunch(executable, stream()) == cudaSuccess);
+    CHECK(same_bits(out.get(), attend(scene)));
+  }
+  cudaGraphExecDestroy(executable);
+  cudaGraphDestroy(graph);
+}
+
 TEST_CASE("gpu attention: queries and keys of very different sizes") {
   Random random(33);
   Scene scene{common_shape, {make_sequence(random, common_shape, 100)}, {}, false, {}};
