@@ -88,7 +88,7 @@ struct Loader {
   const std::byte* first[2 * V::M];  // of the chunk, in rows lane / 4 + 8i of the tile
   int32_t place[2 * V::M];           // of this lane; where rows are aligned all chunks of a warp have the same
   uint32_t rest;                     // bytes of the row from there on, 0 if the warp has no such chunk
-  std::byte* stages;                 // the first of them, from row lane / 4 on
+  std::byte* rows;                   // of the first stage, from lane / 4 on
   SharedPlace to;                    // the same
 };
 
@@ -110,8 +110,8 @@ template <class V>
 SLUICE_DEVICE Loader<V> loader_of(const Work& work, WarpMemory<V>& memory) {
   using C = ChunkOf<typename V::F, V::aligned>;
   static_assert(!V::aligned || warps * C::bytes % 64 == 0);
-  std::byte* stages = memory.stage[0] + lane() / 4 * C::pitch;
-  Loader<V> loader{{block_x(), 0, 0}, {}, {}, 0, stages, shared_place(stages)};
+  std::byte* const rows = memory.stage[0] + lane() / 4 * C::pitch;
+  Loader<V> loader{{block_x(), 0, 0}, {}, {}, 0, rows, shared_place(rows)};
   begin_tile(work, loader);
   return loader;
 }
@@ -125,7 +125,7 @@ SLUICE_DEVICE void start_chunk(const Work& work, Loader<V>& loader) {
     const int32_t place = V::aligned ? loader.place[i] : place_of_lane(loader.first[i]);
     const uint32_t offset = loader.at.slot * V::stage_bytes + 8 * i * C::pitch;
     if (loader.rest > 0)
-      stage_row<typename V::F, V::aligned>(loader.first[i], loader.rest, place, loader.to + offset, loader.stages,
+      stage_row<typename V::F, V::aligned>(loader.first[i], loader.rest, place, loader.to + offset, loader.rows,
                                            offset);
     loader.first[i] += warps * C::bytes;
   }
