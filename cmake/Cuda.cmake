@@ -101,7 +101,7 @@ endif()
 # What nvcc is called with. Products are fused only where the sources say fmaf; warnings of the host's
 # compiler are those of Flags.cmake, less -Wpedantic, which nvcc's own output does not pass.
 function(sluice_nvcc_flags out)
-  set(flags -std=c++20 -O3 -fmad=false -I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/include -ccbin ${CMAKE_CXX_COMPILER}
+  set(flags -std=c++20 -O3 -fmad=false -Xptxas=-v -I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/include -ccbin ${CMAKE_CXX_COMPILER}
       -Xcompiler=-fPIC,-Wall,-Wextra,-ffp-contract=off)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     list(APPEND flags -Xcompiler=-Wno-restrict)  # as in Flags.cmake
@@ -125,7 +125,7 @@ function(sluice_nvcc_flags out)
   set(${out} ${flags} PARENT_SCOPE)
 endfunction()
 
-# Compiles .cu files; `out` gets the object files.
+# Compiles .cu files; `out` gets the object files. Beside each lies what its kernels take (Nvcc.cmake).
 function(sluice_cuda_objects out)
   sluice_nvcc_flags(flags)
   set(objects "")
@@ -134,7 +134,9 @@ function(sluice_cuda_objects out)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.cu.o)
     add_custom_command(OUTPUT ${object} VERBATIM DEPENDS ${source} DEPFILE ${object}.d
       COMMENT "Compiling CUDA kernels ${name}.cu"
-      COMMAND ${SLUICE_CCACHE} ${SLUICE_NVCC} ${flags} -MD -MF ${object}.d -c ${source} -o ${object})
+      BYPRODUCTS ${object}.resources
+      COMMAND ${CMAKE_COMMAND} -DREPORT=${object}.resources -P ${PROJECT_SOURCE_DIR}/cmake/Nvcc.cmake --
+        ${SLUICE_CCACHE} ${SLUICE_NVCC} ${flags} -MD -MF ${object}.d -c ${source} -o ${object})
     list(APPEND objects ${object})
   endforeach()
   set(${out} ${objects} PARENT_SCOPE)

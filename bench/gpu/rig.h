@@ -46,6 +46,16 @@ class Rig {
     report(kernel, what, us, bytes, flops);
     return {};
   }
+  // The same, launched one by one: for calls that a graph runs otherwise.
+  template <class Make>
+  Status time_launched(const std::string& kernel, const std::string& what, uint32_t n, uint64_t bytes, uint64_t flops,
+                       const Make& make) {
+    SLUICE_ASSIGN_OR_RETURN(const double us, timer_->launched_us(n, repeats, [&](uint32_t i) {
+      return gpu::run(timer_->stream(), KernelCall(make(i)), context_);
+    }));
+    report(kernel, what, us, bytes, flops);
+    return {};
+  }
   void report(const std::string& kernel, const std::string& what, double us, uint64_t bytes, uint64_t flops);
 
   nlohmann::json results() const;

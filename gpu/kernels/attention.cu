@@ -3,7 +3,8 @@
 //
 // Two ways of the same sums, so that they give the same bits:
 //   split-KV, for decoding and draft trees: a block has a page, or some, of a tile of 4 rows and writes each page's
-//     (m, l, O) to scratch memory; attention_merge_kernel adds the pages up in their order.
+//     (m, l, O) to scratch memory; attention_merge.cu adds the pages up in their order. attention_pages.cu takes the
+//     place of the first of these for the common pages and heads.
 //   whole, for prompts that attention_prompt.cu does not serve (f32 pages, odd heads): a block has a tile of 8 rows
 //     and goes through their pages in order, O in shared memory.
 // Parts of a sequence, cut between pages by spans or by the size of the scratch memory, carry (m, l, O) in `state`.
@@ -15,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "gpu/kernels/attention_parts.h"
 #include "gpu/kernels/attention_prompt.h"
 #include "gpu/kernels/attention_tile.h"
 #include "gpu/kernels/dispatch.h"
@@ -25,19 +27,6 @@ namespace {
 
 constexpr uint32_t split_rows = 4, whole_rows = 8;
 constexpr uint32_t max_head_dim = 512, max_page_tokens = 1024;
-
-// Pages [first, first + n) of every span, counted from the span's first page, and where their results go.
-struct PagePart {
-  uint32_t first, n;
-  float* partials;  // n x n_tokens x n_heads x (head_dim + 2): m, l, O
-};
-
-SLUICE_DEVICE uint64_t state_size(const AttentionCall& call) { return uint64_t{call.head_dim} + 2; }
-
-SLUICE_DEVICE float* partial_of(const AttentionCall& call, const PagePart& part, uint32_t page, uint32_t token,
-                                uint32_t head) {
-  return part.partials + ((uint64_t{page} * call.n_tokens + token) * call.n_heads + head) * state_size(call);
-}
 
 SLUICE_DEVICE void store_partials(const AttentionCall& call, const HeadShape& shape, const PagePart& part,
                                   uint32_t page, const QueryRow* rows, const Run& run,
@@ -87,38 +76,6 @@ SLUICE_KERNEL void attention_split_kernel(AttentionCall call, HeadShape shape, P
     const Run run = next_run(call, rows, first, n);
     if (run.begin < run.end) attend_part<T>(call, shape, part, rows, run, memory, page_sums);
     first = run.last;
-  }
-}
-
-// Adds the pages of a part to the state of one token's head; a thread has every 128th column.
-SLUICE_KERNEL void attention_merge_kernel(AttentionCall call, PagePart part) {
-  const uint32_t token = block_x() / call.n_heads, head = block_x() % call.n_heads;
-  QueryRow row{call.tokens[token], token, head, 0, 0};
-  const KvSpan span = call.spans[row.slot.seq];
-  find_visible(call, span, row);
-  const uint32_t part_first = span.first_page + part.first;
-  const uint32_t seen_first = row.begin / call.page_tokens, first = seen_first > part_first ? seen_first : part_first;
-  const uint32_t seen_last = row.begin < row.end ? (row.end - 1) / call.page_tokens + 1 : 0;
-  const uint32_t last = seen_last < part_first + part.n ? seen_last : part_first + part.n;
-  float* state = call.state == nullptr ? nullptr : call.state + uint64_t{block_x()} * state_size(call);
-  PageSums sums{-INFINITY, 0.0f};
-  if (!call.start) sums = {state[0], state[1]};
-  const PageSums before = sums;
-  for (uint32_t d = thread_x(); d < call.head_dim; d += attention_threads) {
-    sums = before;
-    float o = call.start ? 0.0f : state[2 + d];
-    for (uint32_t page = first; page < last; ++page) {
-      const float* partial = partial_of(call, part, page - part_first, token, head);
-      if (partial[1] == 0.0f) continue;
-      o = merge_value(merge_page(sums, {partial[0], partial[1]}), o, partial[2 + d]);
-    }
-    if (state != nullptr) state[2 + d] = o;
-    if (call.finish) call.out[uint64_t{block_x()} * call.head_dim + d] = finished(o, sums.l);
-  }
-  block_barrier();  // all have read the state
-  if (state != nullptr && thread_x() == 0) {
-    state[0] = sums.m;
-    state[1] = sums.l;
   }
 }
 
@@ -242,7 +199,10 @@ uint32_t page_blocks(uint32_t tiles, uint32_t pages, const KernelContext& contex
 
 Status split_part(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const PagePart& part,
                   uint32_t pages, const KernelContext& context) {
-  if (pages > 0) {
+  const Tables tables = tables_of(stream, call);
+  if (pages > 0 && attention_pages_serves(call)) {
+    SLUICE_RETURN_IF_ERROR(attention_pages(stream, counted, call, tables, part, pages, context));
+  } else if (pages > 0) {
     LaunchShape shape = tile_shape(call, split_rows, false);
     shape.grid_y = page_blocks(shape.grid_x, pages, context);
     const HeadShape head = head_shape(call);
@@ -250,9 +210,7 @@ Status split_part(cudaStream_t stream, const LaunchInfo& counted, const Attentio
                                ? launch(stream, counted, shape, attention_split_kernel<uint16_t>, call, head, part)
                                : launch(stream, counted, shape, attention_split_kernel<float>, call, head, part));
   }
-  const LaunchShape shape{.grid_x = call.n_tokens * call.n_heads, .block_x = attention_threads};
-  const uint64_t bytes = (pages + 1) * call.n_tokens * state_bytes(call);
-  return launch(stream, {"attention_merge", bytes, 0}, shape, attention_merge_kernel, call, part);
+  return attention_merge(stream, call, tables, part, pages);
 }
 
 // As many pages at a time as the scratch memory has room for; it also has the state, where the call has none. One

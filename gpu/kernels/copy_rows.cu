@@ -9,20 +9,24 @@ namespace {
 
 constexpr uint32_t threads = 256;
 
+// A block has a row at a time; it looks the row's place up once, since the index may lie in host memory.
 SLUICE_KERNEL void copy_rows_kernel(CopyRowsCall call) {
-  const uint32_t c = block_x() * threads + thread_x();
-  if (c >= call.cols) return;
-  for (uint32_t row = block_y(); row < call.n_rows; row += grid_y())
-    call.out[uint64_t{row} * call.cols + c] = call.x[uint64_t{call.index[row]} * call.cols + c];
+  SLUICE_SHARED(uint32_t, from, [1]);
+  for (uint32_t row = block_x(); row < call.n_rows; row += grid_x()) {
+    if (thread_x() == 0) from[0] = call.index[row];
+    block_barrier();
+    const float* x = call.x + uint64_t{from[0]} * call.cols;
+    float* out = call.out + uint64_t{row} * call.cols;
+    for (uint32_t c = thread_x(); c < call.cols; c += threads) out[c] = x[c];
+    block_barrier();  // all have read the place
+  }
 }
 
 }  // namespace
 
 Status run(cudaStream_t stream, const CopyRowsCall& call, const KernelContext&) {
   if (call.n_rows == 0 || call.cols == 0) return {};
-  const LaunchShape shape{.grid_x = blocks_for(call.cols, threads),
-                          .grid_y = call.n_rows < 65535 ? call.n_rows : 65535,
-                          .block_x = threads};
+  const LaunchShape shape{.grid_x = call.n_rows, .block_x = threads};
   return launch(stream, launch_info("copy_rows", call), shape, copy_rows_kernel, call);
 }
 

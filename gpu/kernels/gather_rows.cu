@@ -9,17 +9,18 @@
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t threads = 64;
+constexpr uint32_t threads = 256;
 
-// A thread has a group of 16 values of row block_y.
+// A block has a row and looks its place up once; a thread has every 256th group of 16 values.
 template <class F>
 SLUICE_KERNEL void gather_rows_kernel(GatherRowsCall call) {
-  const uint32_t g = block_x() * threads + thread_x();
-  for (uint32_t row = block_y(); row < call.n_rows; row += grid_y()) {
-    if (16 * g >= call.cols) continue;
+  SLUICE_SHARED(const std::byte*, row, [1]);
+  if (thread_x() == 0) row[0] = call.rows[block_x()];
+  block_barrier();
+  for (uint32_t g = thread_x(); 16 * g < call.cols; g += threads) {
     float values[16];
-    load_values(F{}, call.rows[row], g, call.cols, values);
-    float* out = call.out + uint64_t{row} * call.cols + 16 * g;
+    load_values(F{}, row[0], g, call.cols, values);
+    float* out = call.out + uint64_t{block_x()} * call.cols + 16 * g;
     SLUICE_UNROLL
     for (uint32_t i = 0; i < 16; ++i)
       if (16 * g + i < call.cols) out[i] = call.scale * values[i];
@@ -31,9 +32,7 @@ SLUICE_KERNEL void gather_rows_kernel(GatherRowsCall call) {
 Status run(cudaStream_t stream, const GatherRowsCall& call, const KernelContext&) {
   if (call.n_rows == 0 || call.cols == 0) return {};
   return with_format("gather_rows", call.dtype, [&]<class F>(F) {
-    const LaunchShape shape{.grid_x = blocks_for(call.cols, 16 * threads),
-                            .grid_y = call.n_rows < 65535 ? call.n_rows : 65535,
-                            .block_x = threads};
+    const LaunchShape shape{.grid_x = call.n_rows, .block_x = threads};
     return launch(stream, launch_info("gather_rows", call), shape, gather_rows_kernel<F>, call);
   });
 }

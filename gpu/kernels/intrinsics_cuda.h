@@ -9,6 +9,8 @@
 #include <cstring>
 
 #define SLUICE_KERNEL static __global__
+// Of so many threads a block, with registers for so many blocks on an SM.
+#define SLUICE_KERNEL_BOUNDED(threads, blocks) static __global__ __launch_bounds__(threads, blocks)
 #define SLUICE_DEVICE static __device__ __forceinline__
 #define SLUICE_DEVICE_MEMBER __device__ __forceinline__
 #define SLUICE_UNROLL _Pragma("unroll")
@@ -104,6 +106,12 @@ SLUICE_DEVICE void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+// The same of f16.
+SLUICE_DEVICE void mma_m16n8k16_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 // d += a * b for a 16x32 and b 32x8 of signed bytes, the fragments of mma.sync.m16n8k32.
 SLUICE_DEVICE void mma_m16n8k32_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2]) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -125,15 +133,30 @@ SLUICE_DEVICE void ldmatrix_x4(uint32_t r[4], const void* row_address) {
                : "memory");
 }
 
+// The same, each matrix transposed.
+SLUICE_DEVICE void ldmatrix_x4_transposed(uint32_t r[4], const void* row_address) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row_address));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+
 // --- asynchronous copies of 16 bytes from global to shared memory ---
 SLUICE_DEVICE void async_copy16(void* shared, const void* global) {
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
 }
-// The first `bytes` (1 to 16) of them; the others become zeros and are not read. For memory that is read once.
-SLUICE_DEVICE void async_copy16(void* shared, const void* global, uint32_t bytes) {
-  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+// A place in shared memory as copies take it: made once, it costs a register and no more instructions.
+using SharedPlace = uint32_t;
+SLUICE_DEVICE SharedPlace shared_place(const void* shared) {
+  uint32_t place = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("" : "+r"(place));
+  return place;
+}
+// For memory that is read once.
+SLUICE_DEVICE void async_copy16_to(SharedPlace to, const void* global) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
 }
 SLUICE_DEVICE void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most n of the newest committed groups are under way.

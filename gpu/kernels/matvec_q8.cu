@@ -22,9 +22,9 @@
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t warps = 4;
+constexpr uint32_t warps = 4, stages = 3;
 constexpr uint32_t scale_pitch = stage_rows + 2;  // the lanes of eight rows and four blocks meet different banks
-constexpr uint32_t most_shared = 90 * 1024;       // of a block: every card since 2020 has it
+constexpr uint32_t most_shared = 99 * 1024;       // of a block: every card since 2020 has it
 constexpr uint32_t shared_of_sm = 227 * 1024;     // of Hopper; others take their blocks in turn
 
 // What a kernel is compiled for: M times 16 rows, tokens in N times 8 (N = 0: one).
@@ -36,16 +36,12 @@ struct Variant {
   static constexpr uint32_t n_scales = subs_per_chunk * scales_per_sub<F>;
   static constexpr uint32_t stage_bytes = M * ChunkOf<F, aligned>::stage_bytes;
   static constexpr uint32_t partial_floats = warps * tokens * rows;
-  static constexpr uint32_t room =
-      (most_shared - 8 * partial_floats) / warps - M * n_scales * scale_pitch * sizeof(ScaleMin);
-  static constexpr uint32_t stages = room / stage_bytes < 5 ? room / stage_bytes : 5;
-  static_assert(stages >= 2);
 };
 
 template <class V>
 struct WarpMemory {
-  alignas(16) std::byte stage[V::stages][V::stage_bytes];
-  ScaleMin scales[V::M][V::n_scales][scale_pitch];
+  alignas(16) std::byte stage[stages][V::stage_bytes];
+  ScaleMin scales[V::N == 0 ? 1 : V::M][V::N == 0 ? 1 : V::n_scales][V::N == 0 ? 2 : scale_pitch];  // N = 0: unused
 };
 
 template <class V>
@@ -78,26 +74,65 @@ struct Position {
   uint32_t tile, step, slot;
 };
 
-template <class V>
 SLUICE_DEVICE void advance(const Work& work, Position& position) {
-  position.slot = position.slot + 1 == V::stages ? 0 : position.slot + 1;
+  position.slot = position.slot + 1 == stages ? 0 : position.slot + 1;
   if (++position.step < work.n_steps) return;
   position.step = 0;
   position.tile += grid_x();
 }
 
+// What a warp copies next.
+template <class V>
+struct Loader {
+  Position at;
+  const std::byte* first[2 * V::M];  // of the chunk, in rows lane / 4 + 8i of the tile
+  int32_t place[2 * V::M];           // of this lane; where rows are aligned all chunks of a warp have the same
+  uint32_t rest;                     // bytes of the row from there on, 0 if the warp has no such chunk
+  std::byte* rows;                   // of the first stage, from lane / 4 on
+  SharedPlace to;                    // the same
+};
+
+template <class V>
+SLUICE_DEVICE void begin_tile(const Work& work, Loader<V>& loader) {
+  using C = ChunkOf<typename V::F, V::aligned>;
+  const uint32_t skipped = warp() * C::bytes;
+  const auto all = static_cast<uint32_t>(work.row_bytes);
+  loader.rest = loader.at.tile < work.n_tiles && all > skipped ? all - skipped : 0;
+  const RowTile tile = tile_of<V>(work, loader.at.tile);
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2 * V::M; ++i) {
+    loader.first[i] = tile_row(tile, lane() / 4 + 8 * i) + skipped;
+    loader.place[i] = place_of_lane(loader.first[i]);
+  }
+}
+
+template <class V>
+SLUICE_DEVICE Loader<V> loader_of(const Work& work, WarpMemory<V>& memory) {
+  using C = ChunkOf<typename V::F, V::aligned>;
+  static_assert(!V::aligned || warps * C::bytes % 64 == 0);
+  std::byte* const rows = memory.stage[0] + lane() / 4 * C::pitch;
+  Loader<V> loader{{block_x(), 0, 0}, {}, {}, 0, rows, shared_place(rows)};
+  begin_tile(work, loader);
+  return loader;
+}
+
 // Starts the copies of a chunk; an empty group where there is none.
 template <class V>
-SLUICE_DEVICE void start_chunk(const Work& work, Position& position, WarpMemory<V>& memory) {
-  const uint32_t chunk = warp() + position.step * warps;
-  if (position.tile < work.n_tiles && chunk < work.n_chunks) {
-    SLUICE_UNROLL
-    for (uint32_t m = 0; m < V::M; ++m)
-      stage_chunk<typename V::F, V::aligned>(tile_of<V>(work, position.tile), m * stage_rows, chunk,
-                                             memory.stage[position.slot] + m * (V::stage_bytes / V::M));
+SLUICE_DEVICE void start_chunk(const Work& work, Loader<V>& loader) {
+  using C = ChunkOf<typename V::F, V::aligned>;
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2 * V::M; ++i) {
+    const int32_t place = V::aligned ? loader.place[i] : place_of_lane(loader.first[i]);
+    const uint32_t offset = loader.at.slot * V::stage_bytes + 8 * i * C::pitch;
+    if (loader.rest > 0)
+      stage_row<typename V::F, V::aligned>(loader.first[i], loader.rest, place, loader.to + offset, loader.rows,
+                                           offset);
+    loader.first[i] += warps * C::bytes;
   }
   async_commit();
-  advance<V>(work, position);
+  loader.rest = loader.rest > warps * C::bytes ? loader.rest - warps * C::bytes : 0;
+  advance(work, loader.at);
+  if (loader.at.step == 0) begin_tile(work, loader);
 }
 
 // Rows g and g + 8 of the m-th 16.
@@ -116,7 +151,7 @@ SLUICE_DEVICE void convert_scales(const RowTile& tile, uint32_t chunk, const std
   SLUICE_UNROLL
   for (uint32_t m = 0; m < V::M; ++m) {
     ScaleMin scales[n];
-    load_scales(typename V::F{}, row_of<V>(tile, chunk, stage, m, row), half, scales);
+    load_scales<n>(typename V::F{}, row_of<V>(tile, chunk, stage, m, row), half * n, scales);
     SLUICE_UNROLL
     for (uint32_t i = 0; i < n; ++i) memory.scales[m][half * n + i][row] = scales[i];
   }
@@ -133,24 +168,29 @@ SLUICE_DEVICE float add_scaled(const ScaleMin& weight, const Q8Scale& x, int32_t
 // Adds the warps' sums of a tile up and stores them. partial: warps x tokens x rows.
 template <class V>
 SLUICE_DEVICE void add_warps_and_store(const MatmulCall& call, uint32_t first_row, const float* partial) {
+  constexpr uint32_t n = V::tokens * V::rows, threads = 32 * warps;
   block_barrier();
-  for (uint32_t i = thread_x(); i < V::tokens * V::rows; i += 32 * warps) {
+  SLUICE_UNROLL
+  for (uint32_t j = 0; j < n; j += threads) {
+    const uint32_t i = j + thread_x();
+    if (n < threads && i >= n) return;
     float sum = partial[i];
     SLUICE_UNROLL
-    for (uint32_t w = 1; w < warps; ++w) sum += partial[w * V::tokens * V::rows + i];
+    for (uint32_t w = 1; w < warps; ++w) sum += partial[w * n + i];
     const uint32_t token = i / V::rows, row = first_row + i % V::rows;
     if (token < call.n_tokens && row < call.rows) store_product(call, token, row, sum);
   }
 }
 
-// All that a block does. products.prepare(chunk, n_subs) may load activations, products.add(tile, chunk, stage, n_subs)
-// adds a chunk whose scales are converted, products.finish(partial) hands a tile's sums of this warp over.
+// All that a block does. products.prepare(chunk, n_subs) may load activations, convert() scales into shared memory;
+// products.add(tile, chunk, stage, n_subs) adds a chunk, products.finish(partial) hands a tile's sums of this warp over.
 template <class V, class Products>
 SLUICE_DEVICE void work_through(const MatmulCall& call, const Work& work, BlockMemory<V>& block, Products& products) {
   WarpMemory<V>& memory = block.warp[warp()];
-  Position load{block_x(), 0, 0}, now = load;
+  Position now{block_x(), 0, 0};
+  Loader<V> loader = loader_of<V>(work, memory);
   SLUICE_UNROLL
-  for (uint32_t i = 0; i + 1 < V::stages; ++i) start_chunk(work, load, memory);
+  for (uint32_t i = 0; i + 1 < stages; ++i) start_chunk(work, loader);
   for (uint32_t parity = 0; now.tile < work.n_tiles; parity ^= 1) {
     const uint32_t first_row = now.tile * V::rows;
     const RowTile tile = tile_of<V>(work, now.tile);
@@ -160,14 +200,13 @@ SLUICE_DEVICE void work_through(const MatmulCall& call, const Work& work, BlockM
       const bool any = chunk < work.n_chunks;
       const uint32_t rest = any ? work.n_subs - chunk * subs_per_chunk : 0;
       if (any) products.prepare(chunk, rest);
-      async_wait<V::stages - 2>();
+      async_wait<stages - 2>();
       warp_barrier();  // the chunk is there for all lanes, and all are done with the one before it
       const std::byte* stage = memory.stage[now.slot];
-      start_chunk(work, load, memory);
-      advance<V>(work, now);
+      start_chunk(work, loader);
+      advance(work, now);
       if (!any) continue;
-      convert_scales<V>(tile, chunk, stage, memory);
-      warp_barrier();
+      products.convert(tile, chunk, stage);
       if (rest >= subs_per_chunk) products.add(tile, chunk, stage, subs_per_chunk);
       else products.add(tile, chunk, stage, rest);
     }
@@ -205,14 +244,13 @@ struct OneProduct {
   static_assert(V::M == 1);
   const std::byte* x;
   const Q8Scale* x_scales;
-  WarpMemory<V>& memory;
   uint32_t g = lane() / 4, t = lane() % 4;
   float acc[2] = {};  // rows g and g + 8, blocks 2t and 2t + 1
   uint32_t words[2] = {};
   Q8Scale scale[2] = {};
 
-  SLUICE_DEVICE_MEMBER OneProduct(const MatmulCall& call, const Q8Layout& layout, WarpMemory<V>& warp_memory)
-      : x(call.x), x_scales(reinterpret_cast<const Q8Scale*>(call.x + layout.scales)), memory(warp_memory) {}
+  SLUICE_DEVICE_MEMBER OneProduct(const MatmulCall& call, const Q8Layout& layout, WarpMemory<V>& /*memory*/)
+      : x(call.x), x_scales(reinterpret_cast<const Q8Scale*>(call.x + layout.scales)) {}
 
   SLUICE_DEVICE_MEMBER void begin() { acc[0] = acc[1] = 0.0f; }
 
@@ -223,6 +261,9 @@ struct OneProduct {
     SLUICE_UNROLL
     for (uint32_t i = 0; i < 2; ++i) scale[i] = x_scales[chunk * subs_per_chunk + least(2 * t + i, n_subs - 1)];
   }
+
+  // A lane needs other scales than the others, and makes its own.
+  SLUICE_DEVICE_MEMBER void convert(const RowTile& /*tile*/, uint32_t /*chunk*/, const std::byte* /*stage*/) {}
 
   SLUICE_DEVICE_MEMBER void add(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
     const auto upper = row_of<V>(tile, chunk, stage, 0, g), lower = row_of<V>(tile, chunk, stage, 0, g + 8);
@@ -237,15 +278,16 @@ struct OneProduct {
         add_dots<F>(a.q[i], b.q[i], mine, dots[(s + i) % 2]);
       }
     }
+    constexpr uint32_t per_sub = scales_per_sub<F>;
+    ScaleMin weight[2][2 * per_sub];
+    load_scales<2 * per_sub>(F{}, upper, 2 * per_sub * t, weight[0]);
+    load_scales<2 * per_sub>(F{}, lower, 2 * per_sub * t, weight[1]);
     SLUICE_UNROLL
-    for (uint32_t e = 0; e < 4; ++e) {
-      const uint32_t s = 2 * t + e % 2;
-      SLUICE_UNROLL
-      for (uint32_t k = 0; k < scales_per_sub<F>; ++k) {
-        const ScaleMin& weight = memory.scales[0][s * scales_per_sub<F> + k][g + e / 2 * 8];
-        const int32_t dot = dots[0][k][e] + dots[1][k][e];
-        if (s < n_subs) acc[e / 2] = add_scaled<F>(weight, scale[e % 2], dot, acc[e / 2]);
-      }
+    for (uint32_t e = 0; e < 4; ++e) SLUICE_UNROLL
+    for (uint32_t k = 0; k < per_sub; ++k) {
+      const int32_t dot = dots[0][k][e] + dots[1][k][e];
+      const float sum = add_scaled<F>(weight[e / 2][e % 2 * per_sub + k], scale[e % 2], dot, acc[e / 2]);
+      acc[e / 2] = 2 * t + e % 2 < n_subs ? sum : acc[e / 2];
     }
   }
 
@@ -314,6 +356,11 @@ struct Products {
     }
   }
 
+  SLUICE_DEVICE_MEMBER void convert(const RowTile& tile, uint32_t chunk, const std::byte* stage) {
+    convert_scales<V>(tile, chunk, stage, memory);
+    warp_barrier();
+  }
+
   SLUICE_DEVICE_MEMBER void add(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
     SLUICE_UNROLL
     for (uint32_t first = 0; first < subs_per_chunk; first += subs_at_once<F>) {
@@ -354,7 +401,8 @@ struct Products {
 };
 
 template <class V>
-SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
+SLUICE_KERNEL_BOUNDED(32 * warps, 3)
+void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
   SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
   Products<V> products(call, layout, memory->warp[warp()]);
   work_through<V>(call, work_of<V>(call, row_bytes), *memory, products);
@@ -364,6 +412,7 @@ SLUICE_KERNEL void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t r
 
 template <class V>
 Status start(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
+  static_assert(sizeof(BlockMemory<V>) <= most_shared);
   constexpr uint32_t resident = shared_of_sm / (sizeof(BlockMemory<V>) + 1024);
   const uint32_t tiles = blocks_for(call.rows, V::rows), most = resident * context.n_sms;
   const LaunchShape shape{

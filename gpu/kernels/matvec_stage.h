@@ -33,31 +33,41 @@ SLUICE_DEVICE const std::byte* tile_row(const RowTile& tile, uint32_t row) {
   return tile.weights + least(tile.first_row + row, tile.last_row) * tile.row_bytes;
 }
 
-// 16 rows from `first_row` of the tile on. Four lanes have a row, each every fourth piece of it.
+// Four lanes copy a row of a chunk, and of each 64 bytes of memory that it lies in a piece each, so that what one
+// instruction reads are whole sectors of the L2. This is where the lane's first piece lies from the chunk's first on:
+// before it by up to three pieces, which are not copied. `first`: the chunk's first byte in the row.
+SLUICE_DEVICE int32_t place_of_lane(const std::byte* first) {
+  return (static_cast<int32_t>(lane() % 4) - static_cast<int32_t>(reinterpret_cast<uintptr_t>(first) / 16 % 4)) * 16;
+}
+
+// The first `bytes` (an even number below 16) of a piece, where the row ends.
+SLUICE_DEVICE void copy_halves(std::byte* to, const std::byte* from, uint32_t bytes) {
+  for (uint32_t i = 0; i < bytes; i += 2)
+    *reinterpret_cast<uint16_t*>(to + i) = *reinterpret_cast<const uint16_t*>(from + i);
+}
+
+// Copies the lane's part of a row: `rest` bytes from `first` on, but a chunk at most. `to` is `stage` plus `offset`; none
+// of these has `place` in it.
 template <class F, bool aligned>
-SLUICE_DEVICE void stage_chunk(const RowTile& tile, uint32_t first_row, uint32_t chunk, std::byte* stage) {
+SLUICE_DEVICE void stage_row(const std::byte* first, uint32_t rest, int32_t place, SharedPlace to, std::byte* stage,
+                             uint32_t offset) {
   using C = ChunkOf<F, aligned>;
+  const uint32_t before = aligned ? 0 : reinterpret_cast<uintptr_t>(first) % 16;
+  const uint32_t end = before + rest, needed = least(end, before + C::bytes);
   SLUICE_UNROLL
-  for (uint32_t half = 0; half < 2; ++half) {
-    const uint32_t r = lane() / 4 + 8 * half;
-    const std::byte* first = tile_row(tile, first_row + r) + uint64_t{chunk} * C::bytes;
-    const uint64_t rest = tile.row_bytes - uint64_t{chunk} * C::bytes;
-    const uint32_t before = aligned ? 0 : reinterpret_cast<uintptr_t>(first) % 16;
-    const uint32_t in_row = static_cast<uint32_t>(rest < 2 * C::bytes ? rest : 2 * C::bytes) + before;
-    const uint32_t needed = least(in_row, C::bytes + before);
-    SLUICE_UNROLL
-    for (uint32_t c = 0; c < C::pieces; c += 4) {
-      const uint32_t at = (c + lane() % 4) * 16;
-      if (at < needed)
-        async_copy16(stage + r * C::pitch + at, first - before + at, aligned ? 16 : least(16, in_row - at));
-    }
+  for (uint32_t c = 0; c < C::pieces + 3; c += 4) {
+    const auto at = static_cast<uint32_t>(place) + c * 16;  // huge where the chunk has not begun
+    const std::byte* from = first - before + place + c * 16;
+    if (at >= needed) continue;
+    if (aligned || end - at >= 16) async_copy16_to(to + place + c * 16, from);
+    else copy_halves(stage + offset + at, from, end - at);
   }
 }
 
-// A row of a chunk in shared memory. aligned: it begins at a multiple of 4 there, which is known when compiling.
+// A row of a chunk in shared memory. aligned: it begins at a multiple of 16 there, which is known when compiling.
 template <bool aligned>
 struct StagedRow {
-  const std::byte* base;  // a multiple of 4
+  const std::byte* base;  // a multiple of 4, or of 16
   uint32_t odd;           // 2 where the row begins 2 bytes behind `base`, else 0
 
   // The word at `offset` + `extra`, `offset` even and known when compiling, `extra` a multiple of 4.
@@ -67,6 +77,11 @@ struct StagedRow {
     const std::byte* at = base + extra + begin / 4 * 4;
     return funnel_right(*reinterpret_cast<const uint32_t*>(at), *reinterpret_cast<const uint32_t*>(at + 4),
                         begin % 4 * 8);
+  }
+  // The first four words.
+  SLUICE_DEVICE_MEMBER Vec16 head() const {
+    if (aligned) return load16(base);
+    return {{word(0), word(4), word(8), word(12)}};
   }
   SLUICE_DEVICE_MEMBER uint32_t half(uint32_t offset) const {
     return *reinterpret_cast<const uint16_t*>(base + odd + offset);
@@ -164,12 +179,12 @@ constexpr uint32_t scales_per_sub = 1;
 template <>
 constexpr uint32_t scales_per_sub<Q6_K> = 2;
 
-// The scales of blocks 4 * quarter..4 * quarter + 3 of a row, in their order; `quarter` is 0 or 1.
-template <class F, class Row>
-SLUICE_DEVICE void load_scales(F, const Row& row, uint32_t quarter, ScaleMin (&out)[4 * scales_per_sub<F>]) {
+// Scales first..first + n - 1 of a row, in their order; n is a power of two that divides `first`.
+template <uint32_t n, class F, class Row>
+SLUICE_DEVICE void load_scales(F, const Row& row, uint32_t first, ScaleMin (&out)[n]) {
   SLUICE_UNROLL
-  for (uint32_t i = 0; i < 4; ++i) {
-    const uint32_t at = (4 * quarter + i) * F::bytes;
+  for (uint32_t i = 0; i < n; ++i) {
+    const uint32_t at = (first + i) * F::bytes;
     out[i].scale = half_bits_to_float(static_cast<uint16_t>(row.half(at)));
     out[i].min = F::has_min ? half_bits_to_float(static_cast<uint16_t>(row.half(at + 2))) : 0.0f;
   }
@@ -180,24 +195,27 @@ SLUICE_DEVICE float float_of_byte(uint32_t word, uint32_t i) {
   return __builtin_bit_cast(float, 0x4b000000u | (word >> (8 * i) & 255)) - 8388608.0f;  // 2^23
 }
 
-template <class Row>
-SLUICE_DEVICE void load_scales(Q4_K, const Row& row, uint32_t quarter, ScaleMin (&out)[4]) {
-  const uint32_t halves = row.word(0), low = row.word(4), middle = row.word(8), high = row.word(12);
+template <uint32_t n, class Row>
+SLUICE_DEVICE void load_scales(Q4_K, const Row& row, uint32_t first, ScaleMin (&out)[n]) {
+  const Vec16 head = row.head();
+  const uint32_t halves = head.words[0], low = head.words[1], middle = head.words[2], high = head.words[3];
   const float d = half_bits_to_float(static_cast<uint16_t>(halves));
   const float min = half_bits_to_float(static_cast<uint16_t>(halves >> 16));
-  const uint32_t scales =
-      quarter == 0 ? low & 0x3f3f3f3fu : (high & 0x0f0f0f0fu) | (low >> 2 & 0x30303030u);
-  const uint32_t mins = quarter == 0 ? middle & 0x3f3f3f3fu : (high >> 4 & 0x0f0f0f0fu) | (middle >> 2 & 0x30303030u);
+  const bool upper = first >= 4;
+  const uint32_t scales = upper ? (high & 0x0f0f0f0fu) | (low >> 2 & 0x30303030u) : low & 0x3f3f3f3fu;
+  const uint32_t mins = upper ? (high >> 4 & 0x0f0f0f0fu) | (middle >> 2 & 0x30303030u) : middle & 0x3f3f3f3fu;
+  const uint32_t shift = 8 * (first % 4);
   SLUICE_UNROLL
-  for (uint32_t i = 0; i < 4; ++i) out[i] = {d * float_of_byte(scales, i), -(min * float_of_byte(mins, i))};
+  for (uint32_t i = 0; i < n; ++i)
+    out[i] = {d * float_of_byte(scales >> shift, i), -(min * float_of_byte(mins >> shift, i))};
 }
 
-template <class Row>
-SLUICE_DEVICE void load_scales(Q6_K, const Row& row, uint32_t quarter, ScaleMin (&out)[8]) {
+template <uint32_t n, class Row>
+SLUICE_DEVICE void load_scales(Q6_K, const Row& row, uint32_t first, ScaleMin (&out)[n]) {
   const float d = half_bits_to_float(static_cast<uint16_t>(row.half(208)));
   SLUICE_UNROLL
-  for (uint32_t i = 0; i < 8; ++i)
-    out[i] = {d * static_cast<float>(static_cast<int8_t>(row.byte(192 + 8 * quarter + i))), 0.0f};
+  for (uint32_t i = 0; i < n; ++i)
+    out[i] = {d * static_cast<float>(static_cast<int8_t>(row.byte(192 + first + i))), 0.0f};
 }
 
 }  // namespace sluice::gpu

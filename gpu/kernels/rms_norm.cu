@@ -3,14 +3,14 @@
 // Bytes: 8 a value (12 to a residual), and the weight once. Flops: 4 a value. Bound by memory for many rows,
 // by the latency of a block for few: a row is one block's.
 //
-// A thread adds the squares of every 256th value, a warp its lanes, the first warp the warps.
+// A thread adds the squares of every 512th value, a warp its lanes, the first warp the warps.
 #include "gpu/kernels/dispatch.h"
 #include "gpu/kernels/kernels.h"
 
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t threads = 256, warps = threads / 32;
+constexpr uint32_t threads = 512, warps = threads / 32;
 
 // The sum over the block, in every thread.
 SLUICE_DEVICE float block_sum(float value, float* partial) {

@@ -8,6 +8,13 @@ namespace {
 float bf16(uint32_t word, uint32_t half) {
   return __builtin_bit_cast(float, (half == 0 ? word << 16 : word & 0xFFFF0000u));
 }
+float f16(uint32_t word, uint32_t half) {
+  const uint32_t bits = word >> (16 * half) & 0xFFFF, exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const uint32_t sign = bits >> 15 << 31;
+  if (exponent == 31) return __builtin_bit_cast(float, sign | 0x7F800000u | fraction << 13);
+  if (exponent == 0) return (sign == 0 ? 0x1p-24f : -0x1p-24f) * static_cast<float>(fraction);
+  return __builtin_bit_cast(float, sign | (exponent + 112) << 23 | fraction << 13);
+}
 int32_t s8(uint32_t word, uint32_t byte) { return static_cast<int8_t>(word >> (8 * byte)); }
 
 // Words 0..3 of a lane are d, 4..7 a, 8..9 b.
@@ -39,6 +46,11 @@ void multiply(Exchange& exchange, Product product) {
 void complete_bf16(Exchange& exchange) {
   multiply<float>(exchange, [](float sum, uint32_t a, uint32_t b) {
     return sum + bf16(a, 0) * bf16(b, 0) + bf16(a, 1) * bf16(b, 1);
+  });
+}
+void complete_f16(Exchange& exchange) {
+  multiply<float>(exchange, [](float sum, uint32_t a, uint32_t b) {
+    return sum + f16(a, 0) * f16(b, 0) + f16(a, 1) * f16(b, 1);
   });
 }
 void complete_s8(Exchange& exchange) {
@@ -88,6 +100,29 @@ void distribute_rows(uint32_t result[4], const Row16& row, Site site) {
     }
   });
   take(result, exchange);
+}
+
+void distribute_columns(uint32_t result[4], const Row16& row, Site site) {
+  Grid& grid = Grid::running();
+  Exchange& exchange = grid.exchange();
+  __builtin_memcpy(exchange.in[current_thread->lane], row.words, 16);
+  grid.collect(Meeting::ldmatrix, site, [](Exchange& all) {
+    for (uint32_t i = 0; i < 32; ++i) {
+      for (uint32_t k = 0; k < 4; ++k) {  // column i / 4 of rows 2 * (i % 4) and one more
+        const uint32_t first = 8 * k + i % 4 * 2, word = i / 8, shift = i / 4 % 2 * 16;
+        all.out[i][k] = (all.in[first][word] >> shift & 0xFFFF) | (all.in[first + 1][word] >> shift & 0xFFFF) << 16;
+      }
+    }
+  });
+  take(result, exchange);
+}
+
+void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2], Site site) {
+  Grid& grid = Grid::running();
+  Exchange& exchange = grid.exchange();
+  put(exchange, d, a, b);
+  grid.collect(Meeting::mma_f16, site, complete_f16);
+  take(d, exchange);
 }
 
 void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], Site site) {

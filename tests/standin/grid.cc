@@ -23,6 +23,7 @@ const char* name_of(Meeting meeting) {
     case Meeting::shuffle: return "shuffle";
     case Meeting::ballot: return "vote";
     case Meeting::ldmatrix: return "ldmatrix";
+    case Meeting::mma_f16:
     case Meeting::mma_bf16:
     case Meeting::mma_s8: return "mma";
   }

@@ -7,6 +7,7 @@ using namespace sluice::gpu::test;
 namespace {
 
 constexpr HeadsAndPages plain_shape{2, 3, 64, 16, KvType::f16, 0, 0};
+constexpr HeadsAndPages common_shape{2, 4, 64, 64, KvType::f16, 0, 0};  // for which there is a kernel of its own
 
 bool same_row(const std::vector<float>& one, const std::vector<float>& all, size_t token) {
   return std::memcmp(one.data(), &all[token * one.size()], one.size() * sizeof(float)) == 0;
@@ -20,6 +21,73 @@ TEST_CASE("gpu attention: double precision, over heads, widths, pages, windows, 
     const Scene scene = make_scene(random, random_shape(random), round % 4 == 0, 5, 150);
     check_against_reference(scene, attend(scene));
   }
+}
+
+TEST_CASE("gpu attention: f16 pages of 64 tokens, over heads, windows, caps and trees") {
+  Random random(31);
+  for (int round = 0; round < 18; ++round) {
+    HeadsAndPages shape = random_shape(random);
+    shape.type = KvType::f16;
+    shape.page_tokens = 64;
+    shape.head_dim = random.one_of({64u, 64u, 128u, 256u});
+    const Scene scene = make_scene(random, shape, round % 3 == 0, 5, 300);
+    const std::vector<float> want = attend(scene);
+    check_against_reference(scene, want);
+    CHECK(same_bits(attend_in_parts(scene, 2), want));
+    CHECK(same_bits(attend(scene, scene.least_scratch()), want));
+    for (size_t t = 0; t < scene.tokens.size(); ++t) CHECK(same_row(attend(scene.part(t, 1)), want, t));
+  }
+}
+
+TEST_CASE("gpu attention: the size of grids does not change the bits") {
+  Random random(32);
+  Scene scene{common_shape, {make_sequence(random, common_shape, 700)}, {{0, 699, 0}, {0, 650, 0}}, false, {}};
+  scene.q = random.normals(scene.n_out());
+  const std::vector<float> want = attend(scene);
+  const Context context(1 << 20);
+  KernelContext one_sm = context.get();
+  one_sm.n_sms = 1;
+  const DeviceArray<float> q(scene.q), out(scene.n_out());
+  const Table<TokenSlot> tokens(scene.tokens);
+  const Spans spans = scene.spans();
+  run_call(scene.call(q.data(), tokens.data(), spans, out.data()), one_sm);
+  CHECK(same_bits(out.get(), want));
+}
+
+TEST_CASE("gpu attention: a graph that is replayed sees the tables as they are then") {
+  Random random(34);
+  Scene scene{common_shape, {make_sequence(random, common_shape, 200)}, {{0, 100, 0}, {0, 199, 0}}, false, {}};
+  scene.q = random.normals(scene.n_out());
+  const Context context(1 << 20);
+  const DeviceArray<float> q(scene.q), out(scene.n_out());
+  const Table<TokenSlot> tokens(scene.tokens);
+  const Spans spans = scene.spans();
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  REQUIRE(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  CHECK(run(stream(), scene.call(q.data(), tokens.data(), spans, out.data()), context.get()).ok());
+  REQUIRE(cudaStreamEndCapture(stream(), &graph) == cudaSuccess);
+  REQUIRE(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess);
+  for (const uint32_t cell : {100u, 150u}) {
+    scene.tokens[0].cell = tokens.data()[0].cell = cell;
+    REQUIRE(cudaGraphLaunch(executable, stream()) == cudaSuccess);
+    CHECK(same_bits(out.get(), attend(scene)));
+  }
+  cudaGraphExecDestroy(executable);
+  cudaGraphDestroy(graph);
+}
+
+TEST_CASE("gpu attention: queries and keys of very different sizes") {
+  Random random(33);
+  Scene scene{common_shape, {make_sequence(random, common_shape, 100)}, {}, false, {}};
+  for (uint32_t t = 0; t < 4; ++t) scene.tokens.push_back({0, 96 + t, 0});
+  scene.q = random.normals(scene.n_out());
+  const float sizes[] = {1e-30f, 1e-6f, 1.0f, 3e3f};
+  for (size_t i = 0; i < scene.q.size(); ++i) scene.q[i] *= sizes[i / scene.row()];
+  const std::vector<float> out = attend(scene);
+  CHECK(std::all_of(out.begin(), out.end(), [](float x) { return std::isfinite(x); }));
+  Scene tame = scene.part(0, 3);  // the largest scores decide everything, and are right to 2^-22 of themselves
+  check_against_reference(tame, attend(tame));
 }
 
 TEST_CASE("gpu attention: all head sizes from 64 to 256 and both types, for decoding and for a prompt") {
@@ -96,41 +164,46 @@ TEST_CASE("gpu attention: over f16 pages a prompt's token has the same bits in p
 
 TEST_CASE("gpu attention: pages that a window hides are not touched and do not matter") {
   Random random(24);
-  HeadsAndPages shape = plain_shape;
-  shape.window = 40;
-  Scene scene{shape, {make_sequence(random, shape, 300)}, {{0, 299, 0}, {0, 298, 0}}, false, {}};
-  scene.q = random.normals(scene.n_out());
-  const std::vector<float> want = attend(scene);
-  check_against_reference(scene, want);
-  // Cell 259 is the first that is seen, in page 16.
-  for (size_t page = 0; page < 16; ++page)
-    scene.sequences[0]->k_pages[page] = scene.sequences[0]->v_pages[page] = nullptr;
-  CHECK(same_bits(attend(scene), want));
-  CHECK(same_bits(attend_in_parts(scene, 3), want));
+  for (HeadsAndPages shape : {plain_shape, common_shape}) {
+    shape.window = 40;
+    Scene scene{shape, {make_sequence(random, shape, 300)}, {{0, 299, 0}, {0, 298, 0}}, false, {}};
+    scene.q = random.normals(scene.n_out());
+    const std::vector<float> want = attend(scene);
+    check_against_reference(scene, want);
+    // Cell 259 is the first that is seen.
+    for (size_t page = 0; page < 259 / shape.page_tokens; ++page)
+      scene.sequences[0]->k_pages[page] = scene.sequences[0]->v_pages[page] = nullptr;
+    CHECK(same_bits(attend(scene), want));
+    CHECK(same_bits(attend_in_parts(scene, 3), want));
+  }
 }
 
 TEST_CASE("gpu attention: a draft chain gives the bits of plain decoding, and siblings do not see each other") {
   Random random(25);
-  Scene plain{plain_shape, {make_sequence(random, plain_shape, 60)}, {}, false, {}};
-  plain.sequences[0]->n_before = 50;
-  for (uint32_t j = 0; j < 10; ++j) plain.tokens.push_back({0, 50 + j, 0});
-  plain.q = random.normals(plain.n_out());
-  Scene chain = plain;
-  chain.tree = true;
-  for (uint32_t j = 0; j < 10; ++j) chain.tokens[j].ancestors = (uint64_t{2} << j) - 1;
-  CHECK(same_bits(attend(chain), attend(plain)));
+  for (const HeadsAndPages& shape : {plain_shape, common_shape}) {
+    Scene plain{shape, {make_sequence(random, shape, 60)}, {}, false, {}};
+    plain.sequences[0]->n_before = 50;
+    for (uint32_t j = 0; j < 10; ++j) plain.tokens.push_back({0, 50 + j, 0});
+    plain.q = random.normals(plain.n_out());
+    Scene chain = plain;
+    chain.tree = true;
+    for (uint32_t j = 0; j < 10; ++j) chain.tokens[j].ancestors = (uint64_t{2} << j) - 1;
+    CHECK(same_bits(attend(chain), attend(plain)));
 
-  // Two drafts for the same place, the second one cell further on.
-  Scene siblings = chain.part(1, 1);
-  siblings.tokens[0].ancestors = 2;
-  const std::vector<float> before = attend(siblings);
-  check_against_reference(siblings, before);
-  for (auto* memory : {&siblings.sequences[0]->k_memory[3], &siblings.sequences[0]->v_memory[3]}) {
-    std::vector<std::byte> page = memory->get();
-    std::fill_n(page.begin() + 2 * 64 * 2, 64 * 2, std::byte{0xff});
-    memory->set(page);
+    // Two drafts for the same place, the second one cell further on; what lies in the first is no number.
+    Scene siblings = chain.part(1, 1);
+    siblings.tokens[0].ancestors = 2;
+    const std::vector<float> before = attend(siblings);
+    check_against_reference(siblings, before);
+    const size_t page_of_first = 50 / shape.page_tokens, cell = 50 % shape.page_tokens;
+    for (auto* memory :
+         {&siblings.sequences[0]->k_memory[page_of_first], &siblings.sequences[0]->v_memory[page_of_first]}) {
+      std::vector<std::byte> page = memory->get();
+      std::fill_n(page.begin() + static_cast<long>(cell * 64 * 2), 64 * 2, std::byte{0xff});
+      memory->set(page);
+    }
+    CHECK(same_bits(attend(siblings), before));
   }
-  CHECK(same_bits(attend(siblings), before));
 }
 
 TEST_CASE("gpu attention: a tree of more tokens than decoding has") {

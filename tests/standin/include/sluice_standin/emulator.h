@@ -41,6 +41,9 @@ struct Row16 {  // a row of an 8x8 matrix of 16-bit values
 };
 // Lane i gave row i % 8 of matrix i / 8; word k of the result is what this lane holds of matrix k.
 void distribute_rows(uint32_t result[4], const Row16& row, Site site);
+// The same of the transposed matrices.
+void distribute_columns(uint32_t result[4], const Row16& row, Site site);
+void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2], Site site);
 void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], Site site);
 void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], Site site);
 
@@ -49,11 +52,10 @@ void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], Site site);
 void* shared_array(const void* key, const char* name, size_t bytes, Site site);
 void* dynamic_shared(Site site);
 
-// Asynchronous copies to 16 bytes of shared memory happen where they are waited for, in the waiting thread.
+// Asynchronous copies of 16 bytes happen where they are waited for, in the waiting thread.
 struct AsyncCopy {
   void* shared;
   const void* global;
-  uint32_t bytes;  // of global memory, zeros behind them
 };
 void async_start(const AsyncCopy& copy);
 void async_commit();

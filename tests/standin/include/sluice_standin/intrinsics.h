@@ -9,6 +9,7 @@
 #include "core/dtype.h"
 
 #define SLUICE_KERNEL static
+#define SLUICE_KERNEL_BOUNDED(threads, blocks) static
 #define SLUICE_DEVICE [[maybe_unused]] static
 #define SLUICE_DEVICE_MEMBER
 #define SLUICE_UNROLL
@@ -125,6 +126,9 @@ inline uint32_t load_bytes4(const void* from, SLUICE_SITE) {
 inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], SLUICE_SITE) {
   standin::mma_bf16(d, a, b, SLUICE_AT_SITE);
 }
+inline void mma_m16n8k16_f16(float d[4], const uint32_t a[4], const uint32_t b[2], SLUICE_SITE) {
+  standin::mma_f16(d, a, b, SLUICE_AT_SITE);
+}
 inline void mma_m16n8k32_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], SLUICE_SITE) {
   standin::mma_s8(d, a, b, SLUICE_AT_SITE);
 }
@@ -137,28 +141,32 @@ inline void ldmatrix_x4(uint32_t r[4], const void* row_address, SLUICE_SITE) {
   standin::distribute_rows(r, {{row.words[0], row.words[1], row.words[2], row.words[3]}}, SLUICE_AT_SITE);
 }
 
-// The copy itself happens at the wait that covers it. Both ends are touched at once, for the sanitizers to judge.
-inline void async_copy16(void* shared, const void* global, uint32_t bytes, SLUICE_SITE) {
-  for (const void* end : {static_cast<const void*>(shared), global})
+inline void ldmatrix_x4_transposed(uint32_t r[4], const void* row_address, SLUICE_SITE) {
+  const Vec16 row = load16(row_address, file, line);
+  standin::distribute_columns(r, {{row.words[0], row.words[1], row.words[2], row.words[3]}}, SLUICE_AT_SITE);
+}
+
+// The copy itself happens at the wait that covers it. Both ends are read at once, for the sanitizers to judge.
+using SharedPlace = std::byte*;
+inline SharedPlace shared_place(void* shared) { return static_cast<std::byte*>(shared); }
+inline void async_copy16_to(SharedPlace shared, const void* global, SLUICE_SITE) {
+  for (const void* end : {static_cast<const void*>(shared), global}) {
     if (!standin::aligned(end, 16)) standin::misaligned(end, 16, SLUICE_AT_SITE);
-  for (uint32_t i = 0; i < 16; ++i) (void)static_cast<const volatile std::byte*>(shared)[i];
-  for (uint32_t i = 0; i < bytes; ++i) (void)static_cast<const volatile std::byte*>(global)[i];
-  standin::async_start({shared, global, bytes});
+    const auto* words = static_cast<const volatile uint64_t*>(end);
+    (void)words[0];
+    (void)words[1];
+  }
+  standin::async_start({shared, global});
 }
 inline void async_copy16(void* shared, const void* global, SLUICE_SITE) {
-  async_copy16(shared, global, 16, file, line);
+  async_copy16_to(shared_place(shared), global, file, line);
 }
 inline void async_commit() { standin::async_commit(); }
 // Until at most n of the newest committed groups are under way.
 template <int n>
 void async_wait() {
   standin::AsyncCopy copy;
-  while (standin::async_next(n, &copy)) {
-    Vec16 value{};
-    if (copy.bytes == 16) value = load16(copy.global);
-    else std::memcpy(&value, copy.global, copy.bytes);
-    store16(copy.shared, value);
-  }
+  while (standin::async_next(n, &copy)) store16(copy.shared, load16(copy.global));
 }
 
 // Only in global memory. They order nothing else.
