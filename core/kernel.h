@@ -149,7 +149,8 @@ struct AttentionCall {
   float* state;         // n_tokens x n_heads x (head_dim + 2): m, l, O; may be null if start and finish
   float* out;           // n_tokens x n_heads x head_dim
   bool prompt = false;  // as in MatmulCall
-  // A call that is recorded serves spans of up to so many pages when it is replayed; 0: of those it is made with.
+  // Of a call that is recorded: the most pages of a span that it has to serve when replayed. Its tables need not be
+  // reached by the host then.
   uint32_t most_pages = 0;
 };
 

@@ -187,7 +187,8 @@ Status whole(cudaStream_t stream, const AttentionCall& call) {
 
 // The most pages that a sequence of the batch has at hand, or will have.
 uint32_t most_pages(const AttentionCall& call) {
-  uint32_t most = call.most_pages;
+  if (call.most_pages > 0) return call.most_pages;
+  uint32_t most = 0;
   for (uint32_t t = 0; t < call.n_tokens; ++t) most = std::max(most, call.spans[call.tokens[t].seq].n_pages);
   return most;
 }

@@ -81,7 +81,7 @@ Status Executor::product(TensorId weights, TensorId bias, const float* x, uint32
 Status Executor::emit(const EmbedOp& op) {
   const TensorSpec& table = g_.tensor(op.table);
   SLUICE_RETURN_IF_ERROR(find_embedding_rows(table, op.table));
-  launch(GatherRowsCall{tables_.embed_rows, table.dtype, n_tokens_, table.cols, op.scale, ws().h});
+  launch(GatherRowsCall{seen_.embed_rows, table.dtype, n_tokens_, table.cols, op.scale, ws().h});
   made(residual);
   return {};
 }
@@ -97,16 +97,16 @@ Status Executor::find_embedding_rows(const TensorSpec& table, TensorId id) {
         std::partition_point(tiles.begin(), tiles.end(), [row](const Tile& x) { return x.row_end <= row; });
     const uint64_t within = (row - tile->row_begin) * table.row_size();
     if (const std::byte* data = at().weights->resident(*tile); data != nullptr) {
-      tables_.embed_rows[t] = data + within;
+      written_.embed_rows[t] = data + within;
       continue;
     }
     std::byte* slot = tables_.embed_slots + t * tables_.embed_slot;
     if (const std::byte* data = sites_.front().weights->resident(*tile); data != nullptr) {
-      tables_.embed_rows[t] = static_cast<std::byte*>(std::memcpy(slot, data + within, table.row_size()));
+      written_.embed_rows[t] = static_cast<std::byte*>(std::memcpy(slot, data + within, table.row_size()));
       continue;
     }
     const Extent extent{table.extent.file, table.extent.offset + row * table.row_size(), table.row_size()};
-    tables_.embed_rows[t] = slot + payload_offset(extent);
+    written_.embed_rows[t] = slot + payload_offset(extent);
     requests_.push_back({IoRequest::Op::read, extent, slot});
   }
   request_events_.resize(requests_.size());
@@ -141,16 +141,27 @@ Status Executor::emit(const AttentionInOp& op) {
   return {};
 }
 
+// A span as kernels see it.
+KvSpan Executor::span(SequenceId id, uint32_t layer, uint32_t first, uint32_t n) {
+  KvSpan span = kv_.span(id, layer, first, n);
+  const auto seen = [this](std::byte* const* pages) {
+    return reinterpret_cast<std::byte* const*>(reinterpret_cast<uintptr_t>(pages) + static_cast<uintptr_t>(pages_by_));
+  };
+  span.k_pages = seen(span.k_pages);
+  span.v_pages = seen(span.v_pages);
+  return span;
+}
+
 // New tokens go to the last pages of their sequences, which are always in memory.
 Status Executor::append_to_kv(const AttentionOp& op) {
-  KvSpan* spans = tables_.spans + uint64_t{op.layer} * 2 * plan_.workspace.sequences;
+  const uint64_t spans_at = uint64_t{op.layer} * 2 * plan_.workspace.sequences;
   for (uint32_t s = 0; s < sequences_.size(); ++s) {
     const StepSequence& sequence = sequences_[s];
     SLUICE_RETURN_IF_ERROR(kv_.make_room(sequence.id, op.layer));
     const uint32_t first = sequence.before / plan_.numerics.page_tokens;
-    spans[s] = kv_.span(sequence.id, op.layer, first, kv_.n_pages(sequence.id) - first);
+    written_.spans[spans_at + s] = span(sequence.id, op.layer, first, kv_.n_pages(sequence.id) - first);
   }
-  launch(KvAppendCall{ws().k, ws().v, tables_.slots, spans, n_tokens_, g_.n_kv_heads, g_.head_dim,
+  launch(KvAppendCall{ws().k, ws().v, seen_.slots, seen_.spans + spans_at, n_tokens_, g_.n_kv_heads, g_.head_dim,
                       plan_.numerics.page_tokens, plan_.numerics.kv_type});
   return {};
 }
@@ -182,14 +193,14 @@ Status Executor::emit(const AttentionOp& op) {
 Status Executor::attend(const AttentionOp& op, uint32_t first, uint32_t n, bool start, bool finish) {
   const uint32_t parity = (first / n + 1) % 2;
   SLUICE_RETURN_IF_ERROR(group_done_[parity].wait());
-  KvSpan* spans = tables_.spans + (uint64_t{op.layer} * 2 + parity) * plan_.workspace.sequences;
+  const uint64_t spans_at = (uint64_t{op.layer} * 2 + parity) * plan_.workspace.sequences;
   ready_.clear();
   for (uint32_t s = 0; s < sequences_.size(); ++s) {
     SLUICE_RETURN_IF_ERROR(kv_.bring(sequences_[s].id, op.layer, first, n, ready_));
-    spans[s] = kv_.span(sequences_[s].id, op.layer, first, n);
+    written_.spans[spans_at + s] = span(sequences_[s].id, op.layer, first, n);
   }
   for (const Event& event : ready_) queue().wait(event);
-  launch(AttentionCall{ws().q, tables_.slots, spans, n_tokens_, g_.n_heads, g_.n_kv_heads, g_.head_dim,
+  launch(AttentionCall{ws().q, seen_.slots, seen_.spans + spans_at, n_tokens_, g_.n_heads, g_.n_kv_heads, g_.head_dim,
                        plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale, op.softcap, op.window, tree_,
                        start, finish, ws().state, ws().attended, batch_->prompt, most_pages_});
   at().acts_of = nullptr;
@@ -238,7 +249,7 @@ void Executor::tap(uint32_t index) {
     if (const auto* in = std::get_if<AttentionInOp>(&g_.ops[i])) layer = in->layer;
   for (size_t i = 0; i < batch_->tap_layers.size(); ++i)
     if (batch_->tap_layers[i] == layer)
-      launch(CopyRowsCall{ws().h, tables_.logit_index, n_logits_, g_.hidden_size,
+      launch(CopyRowsCall{ws().h, seen_.logit_index, n_logits_, g_.hidden_size,
                           tables_.taps + i * n_logits_ * g_.hidden_size});
 }
 
@@ -271,11 +282,11 @@ Status Executor::emit(const HeadOp& op) {
     return {};
   }
   bring(residual);
-  launch(CopyRowsCall{ws().h, tables_.logit_index, n_logits_, g_.hidden_size, ws().x});
+  launch(CopyRowsCall{ws().h, seen_.logit_index, n_logits_, g_.hidden_size, ws().x});
   norm(op.norm, op.eps, ws().x, n_logits_, ws().x);
   SLUICE_RETURN_IF_ERROR(product(op.output, {}, ws().x, n_logits_, ws().logits, g_.n_vocab, false));
   if (op.softcap > 0) launch(SoftcapCall{ws().logits, n_logits_, g_.n_vocab, op.softcap});
-  if (site_ != host_site) launch(CopyRowsCall{ws().logits, tables_.counting, n_logits_, g_.n_vocab, tables_.logits});
+  if (site_ != host_site) launch(CopyRowsCall{ws().logits, seen_.counting, n_logits_, g_.n_vocab, tables_.logits});
   return {};
 }
 

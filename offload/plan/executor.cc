@@ -17,7 +17,8 @@ Executor::Executor(const Parts& p)
   for (const SiteParts& part : p.sites) {
     Site site{part.device, part.weights, part.copies, {}, nullptr, ActFormat::f32, false};
     if (part.workspace != nullptr)
-      lay_out(g_, plan_.workspace, part.device->memory_tier() != host_tier, part.workspace, site.ws);
+      lay_out(g_, plan_.workspace, part.device->memory_tier() != host_tier, plan_.movement.pages_per_sequence,
+              part.workspace, site.ws);
     sites_.push_back(site);
   }
   sites_.front().ws.logits = tables_.logits;
@@ -27,12 +28,17 @@ Executor::Executor(const Parts& p)
               {&Workspace::k, kv},
               {&Workspace::v, kv},
               {&Workspace::attended, q}}};
-  for (uint32_t i = 0; i < std::max(plan_.workspace.tokens, plan_.workspace.logit_rows); ++i) tables_.counting[i] = i;
-  float* freqs = tables_.freqs;
-  for (const RopeSpec& rope : g_.ropes) freqs = std::copy(rope.freqs.begin(), rope.freqs.end(), freqs);
+  fill_constants(tables_.all, std::max(plan_.workspace.tokens, plan_.workspace.logit_rows));
+  fill_constants(tables_.few, few_tokens);
   sequences_.reserve(plan_.workspace.sequences);
   requests_.reserve(plan_.workspace.tokens);
   request_events_.reserve(plan_.workspace.tokens);
+}
+
+void Executor::fill_constants(const TokenTables& tables, uint32_t count) const {
+  for (uint32_t i = 0; i < count; ++i) tables.counting[i] = i;
+  float* freqs = tables.freqs;
+  for (const RopeSpec& rope : g_.ropes) freqs = std::copy(rope.freqs.begin(), rope.freqs.end(), freqs);
 }
 
 Status Executor::check(const Batch& batch) const {
@@ -88,9 +94,9 @@ void Executor::fill_tables(const Batch& batch) {
   for (uint32_t s = 0; s < sequences_.size(); ++s)
     for (uint32_t i = 0; i < sequences_[s].count; ++i, ++t) {
       const BatchToken& token = batch.tokens[t];
-      tables_.positions[t] = token.position;
-      tables_.slots[t] = {s, sequences_[s].before + i, token.ancestors};
-      if (token.wants_logits) tables_.logit_index[n_logits_++] = t;
+      written_.positions[t] = token.position;
+      written_.slots[t] = {s, sequences_[s].before + i, token.ancestors};
+      if (token.wants_logits) written_.logit_index[n_logits_++] = t;
     }
   for (Site& site : sites_) site.acts_of = nullptr, site.rope_made = false;
   for (Value& value : values_) value.present = 0;
@@ -100,25 +106,27 @@ void Executor::fill_tables(const Batch& batch) {
 void Executor::make_rope_tables() {
   if (std::exchange(at().rope_made, true)) return;
   float* table = ws().rope_tables;
-  const float* freqs = tables_.freqs;
+  const float* freqs = seen_.freqs;
   for (const RopeSpec& rope : g_.ropes) {
-    launch(RopeTableCall{tables_.positions, freqs, n_tokens_, rope.n_rot, rope.scale, table});
+    launch(RopeTableCall{seen_.positions, freqs, n_tokens_, rope.n_rot, rope.scale, table});
     table += uint64_t{plan_.workspace.tokens} * rope.n_rot;
     freqs += rope.freqs.size();
   }
 }
 
 Status Executor::run(const Batch& batch) {
+  choose_tables();
   fill_tables(batch);
   for (Site& site : sites_) SLUICE_RETURN_IF_ERROR(site.weights->begin_pass(batch.prompt));
   const Placement& placement = plan_.numerics.placement(batch.prompt);
-  replays_ = false;
-  most_pages_ = 0;
-  if (!recordable()) return walk(placement);
-  const uint64_t key = recording_key();
+  if (most_pages_ == 0) return walk(placement);
   site_ = placement.op_site.front();
+  const uint64_t key = recording_key();
   replays_ = queue().has_recording(key);
   if (!replays_) queue().record(key);
+  launch(CopyRowsCall{reinterpret_cast<const float*>(tables_.mirrored), tables_.all.counting, 1,
+                      static_cast<uint32_t>(tables_.mirrored_bytes / sizeof(float)),
+                      reinterpret_cast<float*>(ws().mirror)});
   SLUICE_RETURN_IF_ERROR(walk(placement));
   queue().replay(key);
   return {};
@@ -126,7 +134,10 @@ Status Executor::run(const Batch& batch) {
 
 // A step that decodes wholly at one site, where everything stays, is the same work every time.
 bool Executor::recordable() const {
-  if (batch_->prompt || n_logits_ == 0 || !batch_->tap_layers.empty() || experts_ != nullptr) return false;
+  const auto wants = [](const BatchToken& t) { return t.wants_logits; };
+  const std::vector<BatchToken>& tokens = batch_->tokens;
+  if (batch_->prompt || tokens.size() > few_tokens || std::none_of(tokens.begin(), tokens.end(), wants)) return false;
+  if (!batch_->tap_layers.empty() || experts_ != nullptr) return false;
   const std::vector<uint8_t>& sites = plan_.numerics.decode.op_site;
   const uint8_t site = sites.front();
   return sites_[site].queue().can_record() && plan_.movement.sites[site].kv_group_pages == 0 &&
@@ -134,13 +145,30 @@ bool Executor::recordable() const {
          !sites_[site].weights->streams(false);
 }
 
-// What calls depend on but for what tables hold: one recording serves lengths up to a fourth or so apart.
-uint64_t Executor::recording_key() {
+// One recording serves lengths up to a fourth or so apart.
+uint32_t Executor::recorded_pages() const {
   uint32_t pages = 8;
   for (const StepSequence& s : sequences_)
     while (pages < kv_.n_pages(s.id)) pages += std::max(2u, std::bit_floor(pages) / 4);
-  most_pages_ = pages;
-  return uint64_t{pages} << 40 | uint64_t{n_tokens_} << 24 | uint64_t{n_logits_} << 8 | uint64_t{tree_};
+  return pages;
+}
+
+// What calls depend on but for what tables hold.
+uint64_t Executor::recording_key() const {
+  return uint64_t{most_pages_} << 40 | uint64_t{n_tokens_} << 24 | uint64_t{n_logits_} << 8 | uint64_t{tree_};
+}
+
+// Where tables are written and where kernels find them.
+void Executor::choose_tables() {
+  replays_ = false;
+  most_pages_ = recordable() ? recorded_pages() : 0;
+  pages_by_ = 0;
+  written_ = seen_ = tables_.all;
+  if (most_pages_ == 0) return;
+  const std::byte* mirror = sites_[plan_.numerics.decode.op_site.front()].ws.mirror;
+  pages_by_ = mirror - tables_.mirrored;
+  written_ = tables_.few;
+  seen_ = moved(tables_.few, pages_by_);
 }
 
 Status Executor::walk(const Placement& placement) {
@@ -171,7 +199,7 @@ void Executor::bring(ValueId id) {
 // have to come after an op that reads it: ops follow one another, so no more than this order is needed.
 void Executor::hand_over(const Value& value, uint32_t from, uint32_t to) {
   Site &source = sites_[from], &target = sites_[to];
-  const CopyRowsCall copy{source.ws.*value.at, tables_.counting, n_tokens_, value.width, target.ws.*value.at};
+  const CopyRowsCall copy{source.ws.*value.at, seen_.counting, n_tokens_, value.width, target.ws.*value.at};
   if (from == host_site) {
     target.queue().wait(source.queue().signal());
     target.queue().launch(copy);

@@ -91,7 +91,10 @@ class Executor {
   Status finish(Status status);
   void fill_tables(const Batch& batch);
   bool recordable() const;
-  uint64_t recording_key();
+  uint32_t recorded_pages() const;
+  uint64_t recording_key() const;
+  void choose_tables();
+  void fill_constants(const TokenTables& tables, uint32_t count) const;
   Status walk(const Placement& placement);
   void launch(const KernelCall& call) {
     if (!replays_) queue().launch(call);
@@ -126,6 +129,7 @@ class Executor {
   Status product(TensorId weights, TensorId bias, const float* x, uint32_t n_rows, float* out, uint32_t out_stride,
                  bool accumulate);
   Status find_embedding_rows(const TensorSpec& table, TensorId id);
+  KvSpan span(SequenceId id, uint32_t layer, uint32_t first, uint32_t n);
   Status append_to_kv(const AttentionOp& op);
   Status run_ahead();
   Status attend(const AttentionOp& op, uint32_t first_page, uint32_t n_pages, bool start, bool finish);
@@ -145,8 +149,10 @@ class Executor {
   uint32_t op_ = 0, site_ = 0;
   uint32_t n_tokens_ = 0, n_logits_ = 0;
   bool tree_ = false;
-  bool replays_ = false;     // the queue has a recording of this step: all is prepared, nothing launched
-  uint32_t most_pages_ = 0;  // that a recording has to serve; 0: none is made
+  bool replays_ = false;        // the queue has a recording of this step: all is prepared, nothing launched
+  uint32_t most_pages_ = 0;     // that a recording has to serve; 0: none is made
+  TokenTables written_, seen_;  // by this thread, by kernels: the same, or the mirror of those written
+  ptrdiff_t pages_by_ = 0;      // how far kernels find the pointer tables of pages from where they are
   const Batch* batch_ = nullptr;
   std::vector<StepSequence> sequences_;
   std::array<Value, n_values> values_;

@@ -111,7 +111,9 @@ bool Plan::computes(uint8_t site) const {
 
 uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site) {
   Workspace unused;
-  return plan.computes(site) ? lay_out(graph, plan.workspace, site != host_site, nullptr, unused) : 0;
+  return plan.computes(site)
+             ? lay_out(graph, plan.workspace, site != host_site, plan.movement.pages_per_sequence, nullptr, unused)
+             : 0;
 }
 
 namespace {

@@ -91,7 +91,7 @@ class Attempt {
   uint64_t workspace() const {
     Workspace activations;
     StepTables tables;
-    return lay_out(g_, plan_.workspace, false, nullptr, activations) +
+    return lay_out(g_, plan_.workspace, false, 0, nullptr, activations) +
            lay_out(g_, plan_.workspace, m_.pages_per_sequence, true, nullptr, tables);
   }
   uint64_t role_bytes(BlockRole role) const {
@@ -258,7 +258,8 @@ class Hybrid {
     const WorkspaceShape shape{steps_.back(), r_.logit_rows, r_.sequences, r_.taps};
     Workspace unused;
     const uint64_t fixed = total(accelerator.fixed) + accelerator.scratch_bytes;
-    return accelerator.budget < fixed + lay_out(g_, shape, true, nullptr, unused) + 64 * MiB;
+    const auto pages = static_cast<uint32_t>(div_up(r_.context, r_.page_tokens));
+    return accelerator.budget < fixed + lay_out(g_, shape, true, pages, nullptr, unused) + 64 * MiB;
   }
 
   // A cut that leaves most of both memories to weights.

@@ -75,7 +75,8 @@ void Search::tabulate(const Machine& machine) {
     decode_[site] = op_costs(g_, machine, shell_, site, 1, typical_.depth);
     prompt_[site] = op_costs(g_, machine, shell_, site, prompt_step_, middle);
     Workspace unused;
-    workspace_[site] = lay_out(g_, shell_.workspace, site != host_site, nullptr, unused);
+    workspace_[site] =
+        lay_out(g_, shell_.workspace, site != host_site, shell_.movement.pages_per_sequence, nullptr, unused);
   }
   StepTables unused;
   tables_ = lay_out(g_, shell_.workspace, shell_.movement.pages_per_sequence, true, nullptr, unused);

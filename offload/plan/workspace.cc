@@ -1,6 +1,7 @@
 #include "offload/plan/workspace.h"
 
 #include <algorithm>
+#include <type_traits>
 
 namespace sluice::plan {
 namespace {
@@ -13,6 +14,7 @@ class Carver {
     pointer = base_ == nullptr || count == 0 ? nullptr : reinterpret_cast<T*>(base_ + used_);
     used_ = align_up(used_ + count * sizeof(T), 64);
   }
+  uint64_t here() const { return used_; }
   uint64_t used() const { return align_up(used_, io_unit); }
   void page_align() { used_ = align_up(used_, io_unit); }
 
@@ -39,6 +41,19 @@ Widths widths(const Graph& g) {
   return w;
 }
 
+void take_token_tables(Carver& c, const Graph& g, const WorkspaceShape& shape, uint64_t tokens, uint64_t rows,
+                       TokenTables& out) {
+  c.take(out.positions, tokens);
+  c.take(out.slots, tokens);
+  c.take(out.spans, uint64_t{g.n_layers} * shape.sequences * 2);
+  c.take(out.logit_index, rows);
+  c.take(out.counting, std::max(tokens, rows));
+  uint64_t freqs = 0;
+  for (const RopeSpec& rope : g.ropes) freqs += rope.freqs.size();
+  c.take(out.freqs, freqs);
+  c.take(out.embed_rows, tokens);
+}
+
 uint64_t embed_slot_bytes(const Graph& g) {
   const auto& embed = std::get<EmbedOp>(g.ops.front());
   return align_up(g.tensor(embed.table).row_size(), io_unit) + io_unit;
@@ -46,7 +61,8 @@ uint64_t embed_slot_bytes(const Graph& g) {
 
 }  // namespace
 
-uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool with_logits, std::byte* base, Workspace& out) {
+uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool accelerator, uint32_t pages_per_sequence,
+                 std::byte* base, Workspace& out) {
   const Widths w = widths(g);
   const uint64_t n = shape.tokens, q = uint64_t{g.n_heads} * g.head_dim, kv = g.kv_values();
   const uint64_t routed = n * w.used;
@@ -60,7 +76,7 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool with_logits, 
   c.take(out.state, n * g.n_heads * (g.head_dim + 2));
   c.take(out.gate, std::max(n, routed) * w.ffn);
   c.take(out.up, std::max(n, routed) * w.ffn);
-  c.take(out.logits, with_logits ? uint64_t{shape.logit_rows} * g.n_vocab : 0);
+  c.take(out.logits, accelerator ? uint64_t{shape.logit_rows} * g.n_vocab : 0);
   // The widest form is f32; q8 rows carry up to three paddings of 64 bytes.
   c.take(out.acts, std::max(n, routed) * (w.act * 4 + 256));
   uint64_t rope = 0;
@@ -73,23 +89,31 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool with_logits, 
   c.take(out.expert_out, routed * g.hidden_size);
   c.take(out.parts, routed);
   c.take(out.expert_rows, routed);
+  StepTables tables;
+  if (accelerator) lay_out(g, shape, pages_per_sequence, false, nullptr, tables);
+  c.take(out.mirror, tables.mirrored_bytes);
   return c.used();
+}
+
+TokenTables moved(TokenTables t, ptrdiff_t by) {
+  const auto move = [by](auto*& pointer) {
+    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(reinterpret_cast<uintptr_t>(pointer) +
+                                                                           static_cast<uintptr_t>(by));
+  };
+  move(t.positions), move(t.slots), move(t.spans), move(t.logit_index), move(t.counting), move(t.freqs);
+  move(t.embed_rows);
+  return t;
 }
 
 uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, uint32_t pages_per_sequence, bool embed_gather,
                  std::byte* base, StepTables& out) {
   const uint64_t n = shape.tokens, s = shape.sequences, r = shape.logit_rows;
   Carver c(base);
-  c.take(out.positions, n);
-  c.take(out.slots, n);
-  c.take(out.spans, g.n_layers * s * 2);
-  c.take(out.logit_index, r);
-  c.take(out.counting, std::max(n, r));
-  uint64_t freqs = 0;
-  for (const RopeSpec& rope : g.ropes) freqs += rope.freqs.size();
-  c.take(out.freqs, freqs);
-  c.take(out.embed_rows, n);
+  take_token_tables(c, g, shape, few_tokens, few_tokens, out.few);
   c.take(out.pages, s * g.n_layers * 2 * pages_per_sequence);
+  out.mirrored = base;
+  out.mirrored_bytes = c.here();
+  take_token_tables(c, g, shape, n, r, out.all);
   c.take(out.logits, r * g.n_vocab);
   c.take(out.taps, shape.taps * r * g.hidden_size);
   c.page_align();

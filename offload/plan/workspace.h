@@ -32,6 +32,7 @@ struct Workspace {
   float* logits = nullptr;       // R x n_vocab
   std::byte* acts = nullptr;     // N rows of activations in the form a product wants
   float* rope_tables = nullptr;  // per rope N x n_rot
+  std::byte* mirror = nullptr;   // of StepTables::mirrored; none for the host
 
   // Routed layers: E experts, K used
   float* router = nullptr;          // N x E
@@ -43,8 +44,8 @@ struct Workspace {
   uint32_t* expert_rows = nullptr;  // N*K: token of each grouped row
 };
 
-// In host memory that all sites reach.
-struct StepTables {
+// What kernels read of a step.
+struct TokenTables {
   int32_t* positions = nullptr;            // N
   TokenSlot* slots = nullptr;              // N
   KvSpan* spans = nullptr;                 // L x S x 2, used in turn by the page groups of a layer
@@ -52,17 +53,32 @@ struct StepTables {
   uint32_t* counting = nullptr;            // max(N, R): 0, 1, 2, …
   float* freqs = nullptr;                  // of each rope, one behind the other
   const std::byte** embed_rows = nullptr;  // N
-  std::byte* embed_slots = nullptr;        // N x embed_slot: gathered rows, as read
+};
+
+// In host memory that all sites reach.
+struct StepTables {
+  TokenTables all;
+  // Those of recorded steps, of at most few_tokens; a recording begins with copying `mirrored` to the site's own
+  // memory, where its kernels find them, and the pointer tables of pages, sooner than here.
+  TokenTables few;
+  std::byte* mirrored = nullptr;
+  uint64_t mirrored_bytes = 0;       // a multiple of 64
+  std::byte** pages = nullptr;       // S x L x 2 x pages_per_sequence: the KV store's pointer tables
+  std::byte* embed_slots = nullptr;  // N x embed_slot: gathered rows, as read
   uint64_t embed_slot = 0;
-  std::byte** pages = nullptr;  // S x L x 2 x pages_per_sequence: the KV store's pointer tables
   // Results
   float* logits = nullptr;  // R x n_vocab
   float* taps = nullptr;    // taps x R x hidden
 };
+inline constexpr uint32_t few_tokens = 16;
 
-// Lays a Workspace out from `base` (null only measures) and returns the bytes it takes. `with_logits`: the site
-// computes logits, and not straight into the StepTables, as the host does.
-uint64_t lay_out(const Graph& graph, const WorkspaceShape& shape, bool with_logits, std::byte* base, Workspace& out);
+// The same tables `by` bytes away.
+TokenTables moved(TokenTables tables, ptrdiff_t by);
+
+// Lays a Workspace out from `base` (null only measures) and returns the bytes it takes. An accelerator also has
+// logits, which the host's computes straight into the StepTables, and the mirror.
+uint64_t lay_out(const Graph& graph, const WorkspaceShape& shape, bool accelerator, uint32_t pages_per_sequence,
+                 std::byte* base, Workspace& out);
 
 // `embed_gather`: rows of the embedding table are read from disk, or are copied for a site that does not hold it.
 uint64_t lay_out(const Graph& graph, const WorkspaceShape& shape, uint32_t pages_per_sequence, bool embed_gather,
