@@ -13,9 +13,10 @@
 // activations (matvec_q8.cu, matmul_tile.cu) and attention over f16 pages (attention.cu, attention_prompt.cu).
 // Within each, and in everything else, bits depend neither on the number of tokens nor on row tiles, spans or
 // the size of the scratch memory. With a library, prompts of dense_tokens and more have a third kernel for products
-// (matmul_dense.cu), whose bits may depend on all of these. So a prompt whose last chunk has 16 tokens or fewer differs in the last bits
-// from one that is cut otherwise; whoever cuts prompts can avoid it. Sums are fused where the sources say fmaf;
-// nvcc must not fuse more (-fmad=false), or instances of one kernel for different numbers of tokens could differ.
+// (matmul_dense.cu), whose bits may depend on all of these. So a prompt whose last chunk has 16 tokens or fewer differs
+// in the last bits from one that is cut otherwise; whoever cuts prompts can avoid it. Sums are fused where the sources
+// say fmaf; nvcc must not fuse more (-fmad=false), or instances of one kernel for different numbers of tokens could
+// differ.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -54,7 +55,7 @@ inline uint64_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim) {
   return 2 * uint64_t{n_heads} * (uint64_t{head_dim} + 2) * sizeof(float);
 }
 
-inline constexpr uint32_t decode_tokens = 16;  // the most that count as decode
+inline constexpr uint32_t decode_tokens = 16;                // the most that count as decode
 inline constexpr uint32_t dense_tokens = decode_tokens + 1;  // the least for which weights are dequantized
 
 // Rows of weights that are dequantized together: some 32 MiB of bf16, which the L2 of a large card mostly holds.

@@ -60,8 +60,10 @@ struct Work {
 template <class V>
 SLUICE_DEVICE Work work_of(const MatmulCall& call, uint64_t row_bytes) {
   const uint32_t n_chunks = (call.cols + chunk_cols - 1) / chunk_cols;
-  return {call.weights, row_bytes, call.rows, (call.rows + V::rows - 1) / V::rows, n_chunks,
-          (n_chunks + warps - 1) / warps, call.cols / 32};
+  return {call.weights,  row_bytes,
+          call.rows,     (call.rows + V::rows - 1) / V::rows,
+          n_chunks,      (n_chunks + warps - 1) / warps,
+          call.cols / 32};
 }
 
 template <class V>
@@ -139,8 +141,8 @@ SLUICE_DEVICE void start_chunk(const Work& work, Loader<V>& loader) {
 template <class V>
 SLUICE_DEVICE StagedRow<V::aligned> row_of(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t m,
                                            uint32_t row) {
-  return staged_row<typename V::F, V::aligned>(tile, m * stage_rows + row, chunk,
-                                               stage + m * (V::stage_bytes / V::M), row);
+  return staged_row<typename V::F, V::aligned>(tile, m * stage_rows + row, chunk, stage + m * (V::stage_bytes / V::M),
+                                               row);
 }
 
 // A lane converts half the scales of a row.
@@ -183,7 +185,8 @@ SLUICE_DEVICE void add_warps_and_store(const MatmulCall& call, uint32_t first_ro
 }
 
 // All that a block does. products.prepare(chunk, n_subs) may load activations, convert() scales into shared memory;
-// products.add(tile, chunk, stage, n_subs) adds a chunk, products.finish(partial) hands a tile's sums of this warp over.
+// products.add(tile, chunk, stage, n_subs) adds a chunk, products.finish(partial) hands a tile's sums of this warp
+// over.
 template <class V, class Products>
 SLUICE_DEVICE void work_through(const MatmulCall& call, const Work& work, BlockMemory<V>& block, Products& products) {
   WarpMemory<V>& memory = block.warp[warp()];
@@ -393,7 +396,7 @@ struct Products {
     for (uint32_t m = 0; m < M; ++m) SLUICE_UNROLL
     for (uint32_t n = 0; n < N; ++n) SLUICE_UNROLL
     for (uint32_t e = 0; e < 4; ++e) {
-      const float (&four)[4] = acc[m][n][e];
+      const float(&four)[4] = acc[m][n][e];
       partial[(8 * n + 2 * t + e % 2) * V::rows + m * stage_rows + g + e / 2 * 8] =
           (four[0] + four[1]) + (four[2] + four[3]);
     }
@@ -438,7 +441,8 @@ Status start_of(cudaStream_t stream, const MatmulCall& call, const KernelContext
 }  // namespace
 
 Status matvec_q8(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
-  const bool aligned = reinterpret_cast<uintptr_t>(call.weights) % 16 == 0 && row_bytes(call.dtype, call.cols) % 16 == 0;
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(call.weights) % 16 == 0 && row_bytes(call.dtype, call.cols) % 16 == 0;
   return with_quantized("matvec", call.dtype, [&]<class F>(F) {
     // Chunks that are no multiple of 16 begin at other places in turn.
     if constexpr (ChunkOf<F, true>::bytes % 16 == 0)

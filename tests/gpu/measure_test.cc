@@ -65,11 +65,11 @@ TEST_CASE("gpu measure: a link of 4 GB/s is found to be one") {
 }
 
 TEST_CASE("gpu measure: every failure is a status that names the device, and nothing is left behind") {
-  for (const standin::Call call : {standin::Call::set_device, standin::Call::get_device_properties,
-                                   standin::Call::malloc, standin::Call::stream_create, standin::Call::event_create,
-                                   standin::Call::memcpy_async, standin::Call::begin_capture, standin::Call::launch,
-                                   standin::Call::graph_instantiate, standin::Call::graph_launch,
-                                   standin::Call::event_elapsed_time, standin::Call::stream_synchronize})
+  for (const standin::Call call :
+       {standin::Call::set_device, standin::Call::get_device_properties, standin::Call::malloc,
+        standin::Call::stream_create, standin::Call::event_create, standin::Call::memcpy_async,
+        standin::Call::begin_capture, standin::Call::launch, standin::Call::graph_instantiate,
+        standin::Call::graph_launch, standin::Call::event_elapsed_time, standin::Call::stream_synchronize})
     for (const uint64_t nth : {1u, 2u}) {
       const StandIn standin;
       standin::fail(call, nth, cudaErrorUnknown);
