@@ -30,7 +30,8 @@ Result<std::unique_ptr<CallTimer>> CallTimer::create() {
   SLUICE_RETURN_IF_ERROR(
       to_status(cudaStreamCreateWithFlags(&timer->stream_, cudaStreamNonBlocking), "making a stream to time in"));
   for (cudaEvent_t* event : {&timer->start_, &timer->end_})
-    SLUICE_RETURN_IF_ERROR(to_status(cudaEventCreateWithFlags(event, cudaEventDefault), "making an event to time with"));
+    SLUICE_RETURN_IF_ERROR(
+        to_status(cudaEventCreateWithFlags(event, cudaEventDefault), "making an event to time with"));
   return timer;
 }
 
@@ -64,11 +65,9 @@ Result<double> CallTimer::us(uint32_t n, uint32_t repeats, const std::function<S
   const cudaError_t ended = cudaStreamEndCapture(stream_, &graph.graph);
   SLUICE_RETURN_IF_ERROR(enqueued);
   SLUICE_RETURN_IF_ERROR(to_status(ended, "capturing calls"));
-  SLUICE_RETURN_IF_ERROR(
-      to_status(cudaGraphInstantiate(&graph.executable, graph.graph, 0), "making a graph of calls"));
-  return median_us(n, repeats, [&] {
-    return to_status(cudaGraphLaunch(graph.executable, stream_), "launching a graph of calls");
-  });
+  SLUICE_RETURN_IF_ERROR(to_status(cudaGraphInstantiate(&graph.executable, graph.graph, 0), "making a graph of calls"));
+  return median_us(n, repeats,
+                   [&] { return to_status(cudaGraphLaunch(graph.executable, stream_), "launching a graph of calls"); });
 }
 
 Result<double> CallTimer::launched_us(uint32_t n, uint32_t repeats, const std::function<Status(uint32_t)>& enqueue) {

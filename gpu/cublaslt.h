@@ -20,7 +20,7 @@ struct CublasLt {
   using Preference = struct LtPreference*;  // cublasLtMatmulPreference_t
 
   static constexpr int compute_f32 = 68, type_f32 = 0, type_bf16 = 14;
-  static constexpr int transpose_a = 3, transpose = 1;                   // an attribute, its value
+  static constexpr int transpose_a = 3, transpose = 1;                  // an attribute, its value
   static constexpr int max_workspace_bytes = 1, reduction_schemes = 3;  // preferences
 
   struct Algorithm {

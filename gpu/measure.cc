@@ -109,8 +109,8 @@ class Measurement {
         gpu::run(timer_->stream(), QuantizeCall{x, format, tokens, o_.cols, acts_->base()}, context_));
     return timer_->us(tokens > 1 ? 1 : n, o_.repeats, [&](uint32_t i) {
       return gpu::run(timer_->stream(),
-                      MatmulCall{weights_->base() + i * bytes, type, o_.rows, o_.cols, acts_->base(), format, tokens, out,
-                                 o_.rows, nullptr, false},
+                      MatmulCall{weights_->base() + i * bytes, type, o_.rows, o_.cols, acts_->base(), format, tokens,
+                                 out, o_.rows, nullptr, false},
                       context_);
     });
   }

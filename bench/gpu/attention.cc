@@ -25,10 +25,9 @@ class Sequence {
     std::vector<std::byte*> table;
     for (uint32_t i = 0; i < 2 * pages; ++i) table.push_back(rig_.weights() + i * page_bytes);
     std::byte* const at = rig_.x() + Rig::act_bytes - (1 << 20);
-    SLUICE_RETURN_IF_ERROR(gpu::to_status(
-        cudaMemcpyAsync(at, table.data(), table.size() * sizeof(std::byte*), cudaMemcpyHostToDevice,
-                        rig_.timer().stream()),
-        "sending page tables"));
+    SLUICE_RETURN_IF_ERROR(gpu::to_status(cudaMemcpyAsync(at, table.data(), table.size() * sizeof(std::byte*),
+                                                          cudaMemcpyHostToDevice, rig_.timer().stream()),
+                                          "sending page tables"));
     SLUICE_RETURN_IF_ERROR(gpu::to_status(cudaStreamSynchronize(rig_.timer().stream()), "sending page tables"));
     auto* pointers = reinterpret_cast<std::byte**>(at);
     span_ = reinterpret_cast<KvSpan*>(rig_.host());
@@ -38,8 +37,23 @@ class Sequence {
     return {};
   }
   AttentionCall call() const {
-    return {reinterpret_cast<const float*>(rig_.x()), slots_, span_, n_, n_heads, n_kv_heads, head_dim, page_tokens,
-            KvType::f16, 0.088f, 0, 0, false, true, true, nullptr, rig_.out()};
+    return {reinterpret_cast<const float*>(rig_.x()),
+            slots_,
+            span_,
+            n_,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            page_tokens,
+            KvType::f16,
+            0.088f,
+            0,
+            0,
+            false,
+            true,
+            true,
+            nullptr,
+            rig_.out()};
   }
   KvAppendCall append() const {
     const auto* x = reinterpret_cast<const float*>(rig_.x());

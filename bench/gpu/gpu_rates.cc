@@ -12,6 +12,7 @@ namespace {
 
 Status run(bench::Rig& rig, const std::string& part, const std::string& type) {
   const auto wanted = [&](const char* name) { return part.empty() || part == name; };
+  if (wanted("layer")) SLUICE_RETURN_IF_ERROR(bench::bench_layer(rig));
   if (wanted("launches")) SLUICE_RETURN_IF_ERROR(bench::bench_launches(rig));
   if (wanted("elementwise")) SLUICE_RETURN_IF_ERROR(bench::bench_elementwise(rig));
   if (wanted("attention")) SLUICE_RETURN_IF_ERROR(bench::bench_attention(rig));
@@ -27,10 +28,12 @@ int main(int argc, char** argv) {
   std::string json, part, type;
   CLI::App app("Times the GPU's kernels.", "sluice_bench_gpu");
   app.add_option("--device", device, "As CUDA counts them")->capture_default_str();
-  app.add_option("--repeats", repeats, "Replays of which the median counts")->capture_default_str()->check(
-      CLI::Range(1, 1000));
+  app.add_option("--repeats", repeats, "Replays of which the median counts")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
   app.add_option("--json", json, "A file for all figures");
-  app.add_option("--only", part, "One part")->check(CLI::IsMember({"launches", "elementwise", "attention", "products"}));
+  app.add_option("--only", part, "One part")
+      ->check(CLI::IsMember({"layer", "launches", "elementwise", "attention", "products"}));
   app.add_option("--type", type, "Products with weights of one type, for example Q4_K");
   CLI11_PARSE(app, argc, argv);
   auto rig = bench::Rig::create(device);

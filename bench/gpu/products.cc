@@ -26,8 +26,17 @@ Status product(Rig& rig, DType type, ActFormat format, Shape shape, uint32_t tok
   const uint64_t wanted = std::max<uint64_t>(tokens > 64 ? 2 : 4, Rig::cold_bytes / bytes);
   const auto n = static_cast<uint32_t>(std::min<uint64_t>(wanted, 64));
   const auto call = [&](uint32_t i) {
-    return MatmulCall{rig.weights() + i % in_memory * bytes, type, shape.rows, shape.cols, rig.x(), format, tokens,
-                      rig.out(), shape.rows, nullptr, false};
+    return MatmulCall{rig.weights() + i % in_memory * bytes,
+                      type,
+                      shape.rows,
+                      shape.cols,
+                      rig.x(),
+                      format,
+                      tokens,
+                      rig.out(),
+                      shape.rows,
+                      nullptr,
+                      false};
   };
   if (format == ActFormat::q8) SLUICE_RETURN_IF_ERROR(quantize(rig, shape.cols, tokens));
   const Cost counted = cost(KernelCall(call(0)));

@@ -45,8 +45,7 @@ Status Rig::start(int device) {
   context_.scratch_bytes = scratch_bytes;
   // Bytes below 0x40: halves between 0 and 2. Floats between 0.5 and 2 of either sign.
   SLUICE_RETURN_IF_ERROR(fill(*weights_, 0x3f3f3f3fu, 0));
-  for (gpu::GpuMemory* memory : {x_.get(), out_.get()})
-    SLUICE_RETURN_IF_ERROR(fill(*memory, 0x80ffffffu, 0x3f000000u));
+  for (gpu::GpuMemory* memory : {x_.get(), out_.get()}) SLUICE_RETURN_IF_ERROR(fill(*memory, 0x80ffffffu, 0x3f000000u));
   return measure_rates();
 }
 
@@ -56,9 +55,9 @@ Status Rig::fill(gpu::GpuMemory& memory, uint32_t mask, uint32_t add) {
   for (uint32_t& word : words) word = (static_cast<uint32_t>(random()) & mask) | add;
   const uint64_t bytes = words.size() * sizeof(uint32_t);
   for (uint64_t at = 0; at < memory.capacity(); at += bytes)
-    SLUICE_RETURN_IF_ERROR(to_status(cudaMemcpyAsync(memory.base() + at, words.data(), bytes, cudaMemcpyHostToDevice,
-                                                     timer_->stream()),
-                                     "filling memory"));
+    SLUICE_RETURN_IF_ERROR(
+        to_status(cudaMemcpyAsync(memory.base() + at, words.data(), bytes, cudaMemcpyHostToDevice, timer_->stream()),
+                  "filling memory"));
   return to_status(cudaStreamSynchronize(timer_->stream()), "filling memory");
 }
 
@@ -72,10 +71,11 @@ Status Rig::measure_rates() {
   constexpr uint32_t n = 8192;
   SLUICE_ASSIGN_OR_RETURN(const double product_us, timer_->us(4, 3, [&](uint32_t) -> Status {
     if (context_.dense != nullptr)
-      return context_.dense->multiply(timer_->stream(), {reinterpret_cast<const uint16_t*>(weights()), n, n,
-                                                         reinterpret_cast<const uint16_t*>(x()), n, n, out(), n, false});
-    return gpu::matmul_tile(timer_->stream(), {weights(), DType::q8_0, n, n, x(), ActFormat::q8, n, out(), n, nullptr,
-                                               false});
+      return context_.dense->multiply(
+          timer_->stream(), {reinterpret_cast<const uint16_t*>(weights()), n, n, reinterpret_cast<const uint16_t*>(x()),
+                             n, n, out(), n, false});
+    return gpu::matmul_tile(timer_->stream(),
+                            {weights(), DType::q8_0, n, n, x(), ActFormat::q8, n, out(), n, nullptr, false});
   }));
   rates_.bf16_tflops = 2.0 * n * n * n / product_us * 1e-6;
   std::printf("%s\nmemory %.0f GB/s, bf16 %.0f TFLOP/s\n", card_.c_str(), rates_.memory_gb_s, rates_.bf16_tflops);

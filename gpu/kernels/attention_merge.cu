@@ -86,7 +86,7 @@ SLUICE_KERNEL void attention_merge_kernel(AttentionCall call, Tables tables, Pag
   for (uint32_t first = block_y() * 32; first < call.head_dim; first += 32 * grid_y()) {
     const uint32_t column = first + lane(), d = column < call.head_dim ? column : call.head_dim - 1;
     sums = before;
-    float o = call.start ? 0.0f : state[2 + d];
+    float o = call.start || column >= call.head_dim ? 0.0f : state[2 + d];
     Fetched next = fetch(call, part, seen.begin, seen, token, head, d);
     for (uint32_t begin = seen.begin; begin < seen.end; begin += pages_at_once) {
       const Fetched now = next;

@@ -4,11 +4,11 @@
 // Bytes: each page once for 16 rows (the heads that share a kv head, and tokens), and 4 * (head_dim + 2) written a page
 // and row. Flops: 8 * head_dim a cell and row. Bound by device memory, with few pages by latency.
 //
-// A block has a tile of 16 rows, and of a page each warp the scores of 16 cells, then a quarter of the columns of O; the
-// next page comes while it works on one. Keys and values are multiplied as they are. Queries, scaled by a power of two
-// for each row, and weights, scaled by 2^15, are sums of two f16, right to 2^-22; their products are exact and added in
-// f32. A row's bits depend on its own query and on the page alone: a cell that it does not see has the weight zero, and
-// a cell that no row of the tile sees counts as zeros.
+// A block has a tile of 16 rows, and of a page each warp the scores of 16 cells, then a quarter of the columns of O;
+// the next page comes while it works on one. Keys and values are multiplied as they are. Queries, scaled by a power of
+// two for each row, and weights, scaled by 2^15, are sums of two f16, right to 2^-22; their products are exact and
+// added in f32. A row's bits depend on its own query and on the page alone: a cell that it does not see has the weight
+// zero, and a cell that no row of the tile sees counts as zeros.
 #include <cmath>
 
 #include "gpu/kernels/attention_parts.h"
@@ -114,8 +114,8 @@ SLUICE_DEVICE void stage_page(const AttentionCall& call, const Walk& walk, const
   const uint32_t first = thread_x() / pieces, d = thread_x() % pieces * 8;
   const uint16_t* keys = page.keys + uint64_t{first} * (16 * K16) + d;
   const uint16_t* values = page.values + uint64_t{first} * (16 * K16) + d;
-  const bool all = page.begin == 0 && page.end == page_cells &&
-                   (!call.tree || page.first_cell + page_cells <= walk.span.n_before);
+  const bool all =
+      page.begin == 0 && page.end == page_cells && (!call.tree || page.first_cell + page_cells <= walk.span.n_before);
   const SharedPlace to_keys = shared_place(&memory.k[stage][first][d]);
   const SharedPlace to_values = shared_place(&memory.v[stage][first][d]);
   constexpr uint32_t shared_step = cells_at_once * Memory<K16>::pitch * 2, step = cells_at_once * 16 * K16;

@@ -16,7 +16,7 @@ constexpr uint32_t stage_rows = 16, chunk_cols = 256, subs_per_chunk = chunk_col
 // aligned: all rows, and with them all chunks, begin at multiples of 16.
 template <class F, bool aligned>
 struct ChunkOf {
-  static constexpr uint32_t bytes = chunk_cols / F::values * F::bytes;                     // of a row
+  static constexpr uint32_t bytes = chunk_cols / F::values * F::bytes;                      // of a row
   static constexpr uint32_t pieces = aligned ? (bytes + 15) / 16 : (bytes + 14 + 15) / 16;  // that cover it
   static constexpr uint32_t pitch = (pieces | 1) * 16;  // eight rows begin in different banks
   static constexpr uint32_t stage_bytes = stage_rows * pitch;
@@ -46,8 +46,8 @@ SLUICE_DEVICE void copy_halves(std::byte* to, const std::byte* from, uint32_t by
     *reinterpret_cast<uint16_t*>(to + i) = *reinterpret_cast<const uint16_t*>(from + i);
 }
 
-// Copies the lane's part of a row: `rest` bytes from `first` on, but a chunk at most. `to` is `stage` plus `offset`; none
-// of these has `place` in it.
+// Copies the lane's part of a row: `rest` bytes from `first` on, but a chunk at most. `to` is `stage` plus `offset`;
+// none of these has `place` in it.
 template <class F, bool aligned>
 SLUICE_DEVICE void stage_row(const std::byte* first, uint32_t rest, int32_t place, SharedPlace to, std::byte* stage,
                              uint32_t offset) {

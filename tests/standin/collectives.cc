@@ -49,9 +49,8 @@ void complete_bf16(Exchange& exchange) {
   });
 }
 void complete_f16(Exchange& exchange) {
-  multiply<float>(exchange, [](float sum, uint32_t a, uint32_t b) {
-    return sum + f16(a, 0) * f16(b, 0) + f16(a, 1) * f16(b, 1);
-  });
+  multiply<float>(
+      exchange, [](float sum, uint32_t a, uint32_t b) { return sum + f16(a, 0) * f16(b, 0) + f16(a, 1) * f16(b, 1); });
 }
 void complete_s8(Exchange& exchange) {
   multiply<int32_t>(exchange, [](int32_t sum, uint32_t a, uint32_t b) {

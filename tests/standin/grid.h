@@ -27,7 +27,17 @@ struct Kernel {
   const void* arguments;
 };
 
-enum class Meeting : uint8_t { none, block_barrier, warp_barrier, shuffle, ballot, ldmatrix, mma_f16, mma_bf16, mma_s8 };
+enum class Meeting : uint8_t {
+  none,
+  block_barrier,
+  warp_barrier,
+  shuffle,
+  ballot,
+  ldmatrix,
+  mma_f16,
+  mma_bf16,
+  mma_s8
+};
 
 // What the lanes of a warp bring and take. Words of `in` are rewritten only by their lane, those of `out` only once
 // all lanes have come again.

@@ -47,7 +47,9 @@ struct Product {
         tokens(n_tokens),
         host_weights(weights_of(k, uint64_t{n_rows} * n_cols, rng, extreme)),
         host_x(random_floats(size_t{n_tokens} * n_cols, rng)),
-        weights(host_weights, rng() % 2 == 0 ? 0 : k.type == DType::f32 ? rng() % 4 * 4 : rng() % 8 * 2),
+        weights(host_weights, rng() % 2 == 0         ? 0
+                              : k.type == DType::f32 ? rng() % 4 * 4
+                                                     : rng() % 8 * 2),
         x(activations(extreme)) {}
 
   DeviceArray<std::byte> activations(bool extreme) {

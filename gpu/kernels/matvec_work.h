@@ -1,0 +1,199 @@
+// How the decode products share their work out, and what they do while it comes: tiles, warps, stages of shared memory.
+// The products themselves are in matvec_q8.cu.
+#pragma once
+
+#include "gpu/kernels/matvec_stage.h"
+
+namespace sluice::gpu {
+
+constexpr uint32_t warps = 4, stages = 3;
+constexpr uint32_t scale_pitch = stage_rows + 2;  // the lanes of eight rows and four blocks meet different banks
+constexpr uint32_t most_shared = 99 * 1024;       // of a block: every card since 2020 has it
+constexpr uint32_t shared_of_sm = 227 * 1024;     // of Hopper; others take their blocks in turn
+
+// What a kernel is compiled for: M times 16 rows, tokens in N times 8 (N = 0: one).
+template <class Format, bool all_aligned, uint32_t n, uint32_t m>
+struct Variant {
+  using F = Format;
+  static constexpr bool aligned = all_aligned;
+  static constexpr uint32_t N = n, M = m, rows = m * stage_rows, tokens = n == 0 ? 1 : 8 * n;
+  static constexpr uint32_t n_scales = subs_per_chunk * scales_per_sub<F>;
+  static constexpr uint32_t stage_bytes = M * ChunkOf<F, aligned>::stage_bytes;
+  static constexpr uint32_t partial_floats = warps * tokens * rows;
+};
+
+template <class V>
+struct WarpMemory {
+  alignas(16) std::byte stage[stages][V::stage_bytes];
+  ScaleMin scales[V::N == 0 ? 1 : V::M][V::N == 0 ? 1 : V::n_scales][V::N == 0 ? 2 : scale_pitch];  // N = 0: unused
+};
+
+template <class V>
+struct BlockMemory {
+  WarpMemory<V> warp[warps];
+  float partial[2][V::partial_floats];  // of this tile and the one before
+};
+
+// The matrix as a block's warps share it: tiles block_x, block_x + grid_x, …; of each, steps at chunks warp + 4 * step.
+struct Work {
+  const std::byte* weights;
+  uint64_t row_bytes;
+  uint32_t n_rows, n_tiles, n_chunks, n_steps, n_subs;
+};
+
+template <class V>
+SLUICE_DEVICE Work work_of(const MatmulCall& call, uint64_t row_bytes) {
+  const uint32_t n_chunks = (call.cols + chunk_cols - 1) / chunk_cols;
+  return {call.weights,  row_bytes,
+          call.rows,     (call.rows + V::rows - 1) / V::rows,
+          n_chunks,      (n_chunks + warps - 1) / warps,
+          call.cols / 32};
+}
+
+template <class V>
+SLUICE_DEVICE RowTile tile_of(const Work& work, uint32_t tile) {
+  return {work.weights, work.row_bytes, tile * V::rows, work.n_rows - 1};
+}
+
+// Where copies or products are.
+struct Position {
+  uint32_t tile, step, slot;
+};
+
+SLUICE_DEVICE void advance(const Work& work, Position& position) {
+  position.slot = position.slot + 1 == stages ? 0 : position.slot + 1;
+  if (++position.step < work.n_steps) return;
+  position.step = 0;
+  position.tile += grid_x();
+}
+
+// What a warp copies next.
+template <class V>
+struct Loader {
+  Position at;
+  const std::byte* first[2 * V::M];  // of the chunk, in rows lane / 4 + 8i of the tile
+  int32_t place[2 * V::M];           // of this lane; where rows are aligned all chunks of a warp have the same
+  uint32_t rest;                     // bytes of the row from there on, 0 if the warp has no such chunk
+  std::byte* rows;                   // of the first stage, from lane / 4 on
+  SharedPlace to;                    // the same
+};
+
+template <class V>
+SLUICE_DEVICE void begin_tile(const Work& work, Loader<V>& loader) {
+  using C = ChunkOf<typename V::F, V::aligned>;
+  const uint32_t skipped = warp() * C::bytes;
+  const auto all = static_cast<uint32_t>(work.row_bytes);
+  loader.rest = loader.at.tile < work.n_tiles && all > skipped ? all - skipped : 0;
+  const RowTile tile = tile_of<V>(work, loader.at.tile);
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2 * V::M; ++i) {
+    loader.first[i] = tile_row(tile, lane() / 4 + 8 * i) + skipped;
+    loader.place[i] = place_of_lane(loader.first[i]);
+  }
+}
+
+template <class V>
+SLUICE_DEVICE Loader<V> loader_of(const Work& work, WarpMemory<V>& memory) {
+  using C = ChunkOf<typename V::F, V::aligned>;
+  static_assert(!V::aligned || warps * C::bytes % 64 == 0);
+  std::byte* const rows = memory.stage[0] + lane() / 4 * C::pitch;
+  Loader<V> loader{{block_x(), 0, 0}, {}, {}, 0, rows, shared_place(rows)};
+  begin_tile(work, loader);
+  return loader;
+}
+
+// Starts the copies of a chunk; an empty group where there is none.
+template <class V>
+SLUICE_DEVICE void start_chunk(const Work& work, Loader<V>& loader) {
+  using C = ChunkOf<typename V::F, V::aligned>;
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 2 * V::M; ++i) {
+    const int32_t place = V::aligned ? loader.place[i] : place_of_lane(loader.first[i]);
+    const uint32_t offset = loader.at.slot * V::stage_bytes + 8 * i * C::pitch;
+    if (loader.rest > 0)
+      stage_row<typename V::F, V::aligned>(loader.first[i], loader.rest, place, loader.to + offset, loader.rows,
+                                           offset);
+    loader.first[i] += warps * C::bytes;
+  }
+  async_commit();
+  loader.rest = loader.rest > warps * C::bytes ? loader.rest - warps * C::bytes : 0;
+  advance(work, loader.at);
+  if (loader.at.step == 0) begin_tile(work, loader);
+}
+
+// Rows g and g + 8 of the m-th 16.
+template <class V>
+SLUICE_DEVICE StagedRow<V::aligned> row_of(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t m,
+                                           uint32_t row) {
+  return staged_row<typename V::F, V::aligned>(tile, m * stage_rows + row, chunk, stage + m * (V::stage_bytes / V::M),
+                                               row);
+}
+
+// A lane converts half the scales of a row.
+template <class V>
+SLUICE_DEVICE void convert_scales(const RowTile& tile, uint32_t chunk, const std::byte* stage, WarpMemory<V>& memory) {
+  constexpr uint32_t n = V::n_scales / 2;
+  const uint32_t row = lane() % stage_rows, half = lane() / stage_rows;
+  SLUICE_UNROLL
+  for (uint32_t m = 0; m < V::M; ++m) {
+    ScaleMin scales[n];
+    load_scales<n>(typename V::F{}, row_of<V>(tile, chunk, stage, m, row), half * n, scales);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < n; ++i) memory.scales[m][half * n + i][row] = scales[i];
+  }
+}
+
+// Adds the warps' sums of a tile up and stores them. partial: warps x tokens x rows.
+template <class V>
+SLUICE_DEVICE void add_warps_and_store(const MatmulCall& call, uint32_t first_row, const float* partial) {
+  constexpr uint32_t n = V::tokens * V::rows, threads = 32 * warps;
+  block_barrier();
+  SLUICE_UNROLL
+  for (uint32_t j = 0; j < n; j += threads) {
+    const uint32_t i = j + thread_x();
+    if (n < threads && i >= n) return;
+    float sum = partial[i];
+    SLUICE_UNROLL
+    for (uint32_t w = 1; w < warps; ++w) sum += partial[w * n + i];
+    const uint32_t token = i / V::rows, row = first_row + i % V::rows;
+    if (token < call.n_tokens && row < call.rows) store_product(call, token, row, sum);
+  }
+}
+
+// All that a block does. products.prepare(chunk, n_subs) may load activations, convert() scales into shared memory;
+// products.add(tile, chunk, stage, n_subs) adds a chunk, products.finish(partial) hands a tile's sums of this warp
+// over.
+template <class V, class Products>
+SLUICE_DEVICE void work_through(const MatmulCall& call, const Work& work, BlockMemory<V>& block, Products& products) {
+  WarpMemory<V>& memory = block.warp[warp()];
+  Position now{block_x(), 0, 0};
+  Loader<V> loader = loader_of<V>(work, memory);
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i + 1 < stages; ++i) start_chunk(work, loader);
+  for (uint32_t parity = 0; now.tile < work.n_tiles; parity ^= 1) {
+    const uint32_t first_row = now.tile * V::rows;
+    const RowTile tile = tile_of<V>(work, now.tile);
+    products.begin();
+    for (uint32_t step = 0; step < work.n_steps; ++step) {
+      const uint32_t chunk = warp() + step * warps;
+      const bool any = chunk < work.n_chunks;
+      const uint32_t rest = any ? work.n_subs - chunk * subs_per_chunk : 0;
+      if (any) products.prepare(chunk, rest);
+      async_wait<stages - 2>();
+      warp_barrier();  // the chunk is there for all lanes, and all are done with the one before it
+      const std::byte* stage = memory.stage[now.slot];
+      start_chunk(work, loader);
+      advance(work, now);
+      if (!any) continue;
+      products.convert(tile, chunk, stage);
+      if (rest >= subs_per_chunk) products.add(tile, chunk, stage, subs_per_chunk);
+      else products.add(tile, chunk, stage, rest);
+    }
+    float* partial = block.partial[parity];
+    products.finish(partial + warp() * V::tokens * V::rows);
+    add_warps_and_store<V>(call, first_row, partial);
+  }
+  async_wait<0>();
+}
+
+}  // namespace sluice::gpu
