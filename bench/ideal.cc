@@ -31,7 +31,9 @@ const LinkRates& link_to(const Machine& m) {
 double outside(const Bytes& b, const IdealCase& c) {
   return std::max(0.0, b.weights + b.kv_cell * c.context - static_cast<double>(c.vram));
 }
-double from_disk(const Bytes& b, const IdealCase& c) { return std::max(0.0, outside(b, c) - static_cast<double>(c.ram)); }
+double from_disk(const Bytes& b, const IdealCase& c) {
+  return std::max(0.0, outside(b, c) - static_cast<double>(c.ram));
+}
 
 }  // namespace
 
@@ -47,7 +49,8 @@ double ideal_token_s(const ModelShape& shape, const Machine& m, const IdealCase&
 
 double ideal_prompt_s(const ModelShape& shape, const Machine& m, const IdealCase& c, uint32_t n) {
   const Bytes b = bytes_of(shape);
-  const double link = outside(b, c) / (link_to(m).gb_s * 1e9), disk = from_disk(b, c) / (m.tier("disk")->read_gb_s * 1e9);
+  const double link = outside(b, c) / (link_to(m).gb_s * 1e9),
+               disk = from_disk(b, c) / (m.tier("disk")->read_gb_s * 1e9);
   return std::max({link, disk, 2.0 * n * b.multiplications / (m.devices[1].matmul_gflops.at(DType::bf16) * 1e9)});
 }
 

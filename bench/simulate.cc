@@ -34,7 +34,7 @@ const std::vector<Case>& cases() {
   static const std::vector<Case> all = {
       {"70b", 24, 200, 8192, {{0, 256}, {64, 0}, {512, 0}, {2048, 0}}},
       {"70b", 8, 16, 4096, {{0, 256}}},
-      {"8b", 4, 200, 4096, {{0, 256}, {2048, 0}}},
+      {"8b", 4, 200, 3072, {{0, 256}, {2048, 0}}},
       {"8b", 8, 200, 131072 + 64, {{0, 131072}}},
   };
   return all;
@@ -42,7 +42,8 @@ const std::vector<Case>& cases() {
 
 struct Row {
   std::string model, machine, work, stall;
-  double vram_gib = 0, ram_gib = 0, tok_s = 0, cost_tok_s = 0, planned_tok_s = 0;
+  uint32_t context = 0;
+  double vram_gib = 0, ram_gib = 0, tok_s = 0, cost_tok_s = 0;
 };
 
 std::string text(const char* format, double value) {
@@ -94,12 +95,12 @@ class Bench {
     Row row;
     row.model = shape.name + " Q4_K_M";
     row.machine = machine_.name;
+    row.context = c.context;
     row.vram_gib = c.vram_gib, row.ram_gib = c.ram_gib;
     row.work = n != 0 ? "prefill " + std::to_string(n)
                       : "decode" + (work.depth > 1024 ? " at " + std::to_string(work.depth) : std::string());
     row.tok_s = (n != 0 ? n : 1) / s.seconds;
-    row.cost_tok_s =
-        n != 0 ? n / ideal_prompt_s(shape, machine_, ideal, n) : 1 / ideal_token_s(shape, machine_, ideal);
+    row.cost_tok_s = n != 0 ? n / ideal_prompt_s(shape, machine_, ideal, n) : 1 / ideal_token_s(shape, machine_, ideal);
     row.stall = stall_of(s);
     rows_.push_back(row);
   }
@@ -121,6 +122,7 @@ std::string to_json(const std::vector<Row>& rows) {
                    {"vram_gib", r.vram_gib},
                    {"ram_gib", r.ram_gib},
                    {"work", r.work},
+                   {"context", r.context},
                    {"tok_s", r.tok_s},
                    {"cost_tok_s", r.cost_tok_s},
                    {"stall", r.stall}});
@@ -128,17 +130,18 @@ std::string to_json(const std::vector<Row>& rows) {
 }
 
 void print(const std::vector<Row>& rows) {
-  std::printf("%-12s %5s %5s  %-16s %8s %8s %5s  %s\n", "model", "VRAM", "RAM", "work", "tok/s", "cost", "of it",
-              "where the time goes");
+  std::printf("%-12s %5s %5s %7s  %-16s %8s %8s %5s  %s\n", "model", "VRAM", "RAM", "context", "work", "tok/s", "cost",
+              "of it", "where the time goes");
   for (const Row& r : rows)
-    std::printf("%-12s %5.0f %5.0f  %-16s %8.4g %8.4g %4.0f%%  %s\n", r.model.c_str(), r.vram_gib, r.ram_gib,
-                r.work.c_str(), r.tok_s, r.cost_tok_s, 100 * r.tok_s / r.cost_tok_s, r.stall.c_str());
+    std::printf("%-12s %5.0f %5.0f %7u  %-16s %8.4g %8.4g %4.0f%%  %s\n", r.model.c_str(), r.vram_gib, r.ram_gib,
+                r.context, r.work.c_str(), r.tok_s, r.cost_tok_s, 100 * r.tok_s / r.cost_tok_s, r.stall.c_str());
 }
 
 int run(const std::string& file, bool json) {
   auto machine = engine::read_machine(file);
   Status status = machine.status();
-  if (status.ok() && machine->devices.size() < 2) status = Status(Code::unsupported, file + ": a machine without a GPU");
+  if (status.ok() && machine->devices.size() < 2)
+    status = Status(Code::unsupported, file + ": a machine without a GPU");
   std::vector<Row> rows;
   if (status.ok()) {
     Bench bench(std::move(*machine));

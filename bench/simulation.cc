@@ -31,7 +31,12 @@ struct Site {
 
 struct Simulation::Impl {
   Impl(const Graph& graph, const Machine& machine, const plan::Plan& p)
-      : g(graph), plan(p), recorder(virtual_rates(machine)), store(recorder), link(recorder), host(graph, p, 0),
+      : g(graph),
+        plan(p),
+        recorder(virtual_rates(machine)),
+        store(recorder),
+        link(recorder),
+        host(graph, p, 0),
         tables(plan::table_bytes(graph, p), true) {
     if (p.movement.sites.size() > 1) gpu.emplace(graph, p, uint8_t{1});
     cpu_device = std::make_unique<VirtualDevice>(recorder, cpu_lane, host_tier, nullptr);
@@ -156,7 +161,8 @@ Simulation::~Simulation() = default;
 
 Result<std::unique_ptr<Simulation>> Simulation::create(const Graph& graph, const Machine& machine,
                                                        const plan::Plan& plan) {
-  if (plan.movement.spill_bytes > 0) return error(Code::unsupported, "{}: KV that goes to disk is not simulated", graph.name);
+  if (plan.movement.spill_bytes > 0)
+    return error(Code::unsupported, "{}: KV that goes to disk is not simulated", graph.name);
   auto impl = std::make_unique<Impl>(graph, machine, plan);
   SLUICE_RETURN_IF_ERROR(impl->start());
   return std::unique_ptr<Simulation>(new Simulation(std::move(impl)));

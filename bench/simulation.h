@@ -12,10 +12,11 @@ namespace sluice::bench {
 
 // What came of the steps that were measured.
 struct Simulated {
-  double seconds = 0;    // of one decoded token, or of the prompt
+  double seconds = 0;                                   // of one decoded token, or of the prompt
   double cpu_s = 0, gpu_s = 0, link_s = 0, disk_s = 0;  // of it: busy
   double hand_over_s = 0;                               // of gpu_s: values between sites
-  double idle_link_s = 0, idle_disk_s = 0, idle_s = 0;  // neither device computes: while the link runs, else the disk, else nothing
+  double idle_link_s = 0, idle_disk_s = 0,
+         idle_s = 0;  // neither device computes: while the link runs, else the disk, else nothing
 };
 
 class Simulation {

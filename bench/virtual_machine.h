@@ -98,7 +98,8 @@ class Recorder {
 
 class VirtualQueue : public Queue {
  public:
-  VirtualQueue(Recorder& recorder, Lane lane, const VirtualMemory* device) : r_(recorder), lane_(lane), device_(device) {}
+  VirtualQueue(Recorder& recorder, Lane lane, const VirtualMemory* device)
+      : r_(recorder), lane_(lane), device_(device) {}
   void wait(const Event& event) override { r_.wait(lane_, event); }
   void launch(const KernelCall& call) override;
   Event signal() override { return r_.signal(lane_); }
