@@ -4,6 +4,8 @@
 
 #include <map>
 #include <sstream>
+#include <string_view>
+#include <vector>
 
 #include "apps/flags.h"
 #include "sluice/engine.h"
@@ -116,6 +118,19 @@ Parsed usage_error(const CLI::App& app, const std::string& what) {
   return parsed;
 }
 
+// The parser knows no names of several letters behind one dash. A text behind -p is none.
+std::vector<const char*> with_long_names(int argc, const char* const* argv) {
+  const std::map<std::string_view, const char*> names = {
+      {"-ngl", "--n-gpu-layers"}, {"-ot", "--override-tensor"}, {"-ncmoe", "--n-cpu-moe"}};
+  std::vector<const char*> out(argv, argv + argc);
+  for (size_t i = 1; i < out.size(); ++i) {
+    const std::string_view before = out[i - 1];
+    const auto name = names.find(out[i]);
+    if (name != names.end() && before != "-p" && before != "--prompt") out[i] = name->second;
+  }
+  return out;
+}
+
 }  // namespace
 
 Parsed parse_command_line(int argc, const char* const* argv) {
@@ -133,7 +148,8 @@ Parsed parse_command_line(int argc, const char* const* argv) {
   add_bench(app, in.bench);
   add_doctor(app, in.doctor);
   try {
-    app.parse(argc, argv);
+    const std::vector<const char*> arguments = with_long_names(argc, argv);
+    app.parse(static_cast<int>(arguments.size()), arguments.data());
   } catch (const CLI::Error& error) {
     if (error.get_exit_code() != 0) return usage_error(app, error.what());
     parsed.done = true;

@@ -57,6 +57,26 @@ CLI::Option* add_choice(CLI::App& command, const std::string& name, T& target, c
   });
 }
 
+// Where decoding computes; without them the plan chooses.
+void add_place_flags(CLI::App& command, EngineOptions& options) {
+  const auto layers = [&](const std::string& names, uint32_t& target, const std::string& help) {
+    add_integer(command, names, 0, static_cast<int64_t>(int32_max) - 1, help,
+                [&target](int64_t n) { target = static_cast<uint32_t>(n); });
+  };
+  layers(
+      "--gpu-layers,--n-gpu-layers", options.gpu_layers,
+      "-ngl: so many of the last layers on the GPU, the others on the CPU; one more: the output too; the plan chooses");
+  layers("--n-cpu-ffn", options.cpu_ffn_layers, "FFNs of so many of the first layers on the CPU; the plan chooses");
+  layers("--n-cpu-moe", options.cpu_expert_layers, "Experts of so many of the first layers on the CPU");
+  command
+      .add_option_function<std::vector<std::string>>(
+          "--override-tensor", [&options](const std::vector<std::string>& rules) { options.tensor_places = rules; },
+          "-ot: matrices whose names match on the CPU or the GPU; the first rule that matches counts")
+      ->type_name("REGEX=CPU|GPU,…")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+}
+
 uint64_t seed_of(int64_t given) {
   if (given >= 0) return static_cast<uint64_t>(given);
   std::random_device device;
@@ -133,6 +153,7 @@ void add_memory_flags(CLI::App& command, EngineOptions& options) {
             [&options](const std::string& name, const std::string& text) {
               options.vram = text == "0" ? 0 : checked(name, parse_size(text));
             });
+  add_place_flags(command, options);
   add_whole(command, "-c,--ctx,--ctx-size", options.context, {0, int32_max},
             "Tokens of the context; 0: the model's own, at most 4096");
   add_whole(command, "-b,--batch-size", options.batch, {1, int32_max}, "Most tokens of one step; the plan chooses");

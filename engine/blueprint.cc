@@ -7,6 +7,7 @@
 #include "engine/gpus.h"
 #include "engine/machine/machine_file.h"
 #include "engine/machine/measure.h"
+#include "engine/overrides.h"
 #include "engine/runtime.h"
 #include "engine/system.h"
 #include "engine/trace_file.h"
@@ -100,6 +101,13 @@ Result<GpuChoice> look_at_described_machine(Blueprint& b, uint64_t asked_ram) {
   return gpus_of(b.machine, b.options, b.model.graph);
 }
 
+// What was to be on a GPU needs one.
+Status check_pins(const plan::PlanRequest& request, const std::string& no_gpu) {
+  const auto on_gpu = [](uint8_t site) { return site != plan::any_site && site != plan::host_site; };
+  if (!request.accelerators.empty() || std::none_of(request.pinned.begin(), request.pinned.end(), on_gpu)) return {};
+  return error(Code::unavailable, "layers were asked to be on a GPU: {}", no_gpu.empty() ? "--vram is 0" : no_gpu);
+}
+
 }  // namespace
 
 Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {
@@ -114,6 +122,8 @@ Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {
                           described ? look_at_described_machine(b, options.ram) : look_at_this_machine(b, compute));
   plan::PlanRequest request = request_of(b.options, b.model, compute);
   request.accelerators = std::move(gpus.accelerators);
+  SLUICE_ASSIGN_OR_RETURN(request.pinned, pinned_ops(options, b.model.graph));
+  SLUICE_RETURN_IF_ERROR(check_pins(request, gpus.reason));
   SLUICE_ASSIGN_OR_RETURN(b.plan, plan::make_plan(b.model.graph, b.machine, request));
   b.no_gpu = gpus.reason;
   if (b.plan.numerics.sites.size() > 1) b.gpus = gpus.devices;

@@ -143,7 +143,12 @@ json to_json(const Machine& machine) {
                      {"read_beside_gb_s", t.read_beside_gb_s},
                      {"compute_beside", t.compute_beside}});
   for (const LinkRates& l : machine.links)
-    links.push_back({{"from", l.from}, {"to", l.to}, {"gb_s", l.gb_s}, {"latency_us", l.latency_us}});
+    links.push_back({{"from", l.from},
+                     {"to", l.to},
+                     {"gb_s", l.gb_s},
+                     {"latency_us", l.latency_us},
+                     {"beside_gb_s", l.beside_gb_s},
+                     {"compute_beside", l.compute_beside}});
   return {{"name", machine.name}, {"build", machine.build}, {"devices", devices}, {"tiers", tiers}, {"links", links}};
 }
 
@@ -177,7 +182,8 @@ Machine from_json(const json& from) {
                              std::clamp(number(t, "compute_beside", 1), 0.01, 1.0)});
   for (const json& l : list(from, "links"))
     machine.links.push_back({l.at("from").get<std::string>(), l.at("to").get<std::string>(), number(l, "gb_s"),
-                             number(l, "latency_us", 0)});
+                             number(l, "latency_us", 0), number(l, "beside_gb_s", 0),
+                             std::clamp(number(l, "compute_beside", 1), 0.01, 1.0)});
   return machine;
 }
 

@@ -53,14 +53,15 @@ inline uint64_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim) {
   return 2 * uint64_t{n_heads} * (uint64_t{head_dim} + 2) * sizeof(float);
 }
 
-inline constexpr uint32_t decode_tokens = 16;  // the most that count as decode
+inline constexpr uint32_t decode_tokens = 16;                // the most that count as decode
 inline constexpr uint32_t dense_tokens = decode_tokens + 1;  // the least for which weights are dequantized
 
-// Rows of weights that are dequantized together: some 32 MiB of bf16, which the L2 of a large card mostly holds.
-inline constexpr uint32_t dense_least_rows = 128;
+// Rows of weights that are dequantized together: some 32 MiB of bf16, which the L2 of a large card mostly holds, but
+// enough rows to keep its multiprocessors busy.
+inline constexpr uint32_t dense_least_rows = 128, dense_busy_rows = 1024;
 inline uint32_t dense_most_rows(uint32_t cols) {
   const uint32_t rows = (16u << 20) / (cols == 0 ? 1 : cols) / dense_least_rows * dense_least_rows;
-  return rows < dense_least_rows ? dense_least_rows : rows;
+  return rows < dense_busy_rows ? dense_busy_rows : rows;
 }
 // Scratch memory with which a library makes the products of `rows` x `cols` weights: at least, and to be fastest.
 inline uint64_t dense_least_scratch_bytes(uint32_t rows, uint32_t cols) {

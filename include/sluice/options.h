@@ -32,6 +32,13 @@ struct EngineOptions {
   std::string spill_directory;  // for KV that does not fit; empty: $TMPDIR or /tmp
   std::string machine_file;     // measured rates; empty: measured once and kept in the user's cache
   std::string trace_file;       // Chrome/Perfetto trace, written when the engine closes
+  // Where decoding has to compute, for who knows better than the plan; what cannot be kept is an error.
+  static constexpr uint32_t automatic_layers = UINT32_MAX;
+  uint32_t gpu_layers = automatic_layers;  // so many of the last layers on the GPU with their KV, the others on the
+                                           // CPU; with one more than there are also the output
+  uint32_t cpu_ffn_layers = 0;                                  // FFNs of so many of the first layers on the CPU
+  uint32_t cpu_expert_layers = 0;                               // the same of routed experts
+  std::vector<std::string> tensor_places;                       // "REGEX=CPU", "REGEX=GPU": matrices whose names match
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of weights loaded
   std::function<void(std::string_view)> warn;                   // one line each, with its remedy
 };

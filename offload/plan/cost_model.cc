@@ -68,7 +68,7 @@ class OpModel {
     const double half = rate_of(d_.matmul_gflops, DType::f16, d_.memory_gb_s * flops_per_byte);
     return rate_of(d_.matmul_gflops, DType::bf16, half);
   }
-  double default_gb_s() const { return d_.memory_gb_s * (accelerator_ ? achieved : 1); }
+  double default_gb_s() const { return d_.memory_gb_s * achieved; }
   // The host's kernels are called once for a product and share its tiles; an accelerator's once for a tile.
   double calls(TensorId id) const {
     return accelerator_ ? static_cast<double>(plan_.movement.weights.of(id).size()) : 1;

@@ -206,6 +206,8 @@ Status check(const Graph& g, const PlanRequest& r) {
   if (r.context > (1u << 24) || r.sequences > 1024)
     return error(Code::invalid_argument, "a context of {} tokens in {} sequences is beyond what is supported",
                  r.context, r.sequences);
+  if (!r.pinned.empty() && r.pinned.size() != g.ops.size())
+    return error(Code::invalid_argument, "{}: places for {} ops, it has {}", g.name, r.pinned.size(), g.ops.size());
   return validate(g);
 }
 
@@ -303,11 +305,14 @@ class Hybrid {
     const Reserve reserve{steps_.back(), 0, 0};
     Places places;
     places.decode.op_site.assign(g_.ops.size(), accelerator_site);
+    pin(r_, places);
+    places.decode.op_site.front() = places.decode.op_site[1];
     places.prompt = places.decode;
     auto all = arrange(g_, machine_, r_, weights, places, reserve, &shortage);
     if (all.ok() || !shortage.vram) return all;
     for (size_t i = 0; i < g_.ops.size(); ++i)
       if (std::holds_alternative<AttentionOp>(g_.ops[i])) places.decode.op_site[i] = host_site;
+    pin(r_, places);
     places.prompt = places.decode;
     return arrange(g_, machine_, r_, weights, places, reserve, &shortage);
   }
@@ -360,10 +365,16 @@ Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanReq
   alone.accelerators.clear();
   uint64_t least_alone = UINT64_MAX;
   auto cpu = plan_for_cpu(graph, machine, alone, least_alone);
-  if (request.accelerators.empty() || routes(graph)) return cpu;
+  const bool wanted = std::count(request.pinned.begin(), request.pinned.end(), accelerator_site) > 0;
+  if (request.accelerators.empty() || routes(graph)) {
+    if (!wanted) return cpu;
+    return error(Code::unsupported, "{}: ops were to be on an accelerator, and {}", graph.name,
+                 routes(graph) ? "a model that routes is computed by the CPU" : "there is none");
+  }
   SLUICE_RETURN_IF_ERROR(check_accelerator(machine, request.accelerators.front()));
   Shortage shortage;
   auto hybrid = Hybrid(graph, machine, request).run(shortage);
+  if (wanted) return hybrid;
   if (hybrid.ok() && cpu.ok()) {
     const double on_cpu = request_seconds(graph, machine, *cpu, request.depth);
     return request_seconds(graph, machine, *hybrid, request.depth) < on_cpu ? std::move(hybrid) : std::move(cpu);

@@ -16,15 +16,21 @@ struct AcceleratorRequest {
   bool wanted = false;            // somebody asked for this budget: one that is too small to be of use is an error
 };
 
+// In PlanRequest::pinned: the planner chooses.
+inline constexpr uint8_t any_site = UINT8_MAX;
+
 struct PlanRequest {
   std::vector<AcceleratorRequest> accelerators;  // empty: the CPU alone
-  uint64_t ram_budget = 0;                       // everything below has to fit in it
-  std::vector<NamedBytes> fixed;                 // what the caller already holds: tokenizer, metadata, trace…
-  uint32_t context = 0;                          // tokens of one sequence
-  uint32_t depth = 0;                            // tokens held, for which decoding is planned; 0: half the context
-  uint32_t sequences = 1;                        // at once
-  uint32_t step_tokens = 0;                      // most tokens of one step; 0: the planner chooses
-  uint32_t logit_rows = 1;                       // most rows of logits of one step
+  // By op, or empty: the site that it must have when decoding, and an accelerator keeps its weights; for AttentionOps,
+  // and so for KV, in prompts too. Sites: 0 is the host, 1 the first accelerator.
+  std::vector<uint8_t> pinned;
+  uint64_t ram_budget = 0;        // everything below has to fit in it
+  std::vector<NamedBytes> fixed;  // what the caller already holds: tokenizer, metadata, trace…
+  uint32_t context = 0;           // tokens of one sequence
+  uint32_t depth = 0;             // tokens held, for which decoding is planned; 0: half the context
+  uint32_t sequences = 1;         // at once
+  uint32_t step_tokens = 0;       // most tokens of one step; 0: the planner chooses
+  uint32_t logit_rows = 1;        // most rows of logits of one step
   uint32_t taps = 0;
   Compute compute = Compute::fast;
   uint32_t page_tokens = 64;

@@ -99,11 +99,12 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
   const double layer_kv = 2.0 * r_.sequences * shell_.movement.pages_per_sequence * page;
 
   // The accelerator's memory
-  double decode_bytes = 0, all_bytes = 0;
+  double decode_bytes = 0, all_bytes = 0, pinned_bytes = 0;
   bool uses[2] = {false, false};
   for (size_t i = 0; i < bytes_.size(); ++i) {
     const bool decodes = places.decode.op_site[i] != host_site, prompts = places.prompt.op_site[i] != host_site;
     decode_bytes += decodes ? bytes_[i] : 0;
+    pinned_bytes += !r_.pinned.empty() && r_.pinned[i] == accelerator_site ? bytes_[i] : 0;
     all_bytes += decodes || prompts ? bytes_[i] : 0;
     uses[0] = uses[0] || !decodes || !prompts;
     uses[1] = uses[1] || decodes || prompts;
@@ -114,7 +115,7 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
                 layer_kv * (g_.n_layers - at_host);
   const bool streams = all_bytes > vram;
   if (streams) vram -= static_cast<double>(staging_for(ahead_bytes, largest_));
-  if (vram < 0) return impossible;
+  if (vram < pinned_bytes) return impossible;
   const double kept = std::min(decode_bytes, vram), prompt_kept = std::min(all_bytes, vram) - kept;
 
   // The host's
@@ -153,6 +154,7 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
 }
 
 void Search::place_prompt(Places& p, bool streamed) const {
+  pin(r_, p);
   p.decode.op_site.front() = p.decode.op_site[1];
   p.prompt = p.decode;
   if (!streamed) return;

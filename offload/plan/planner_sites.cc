@@ -57,6 +57,11 @@ class Arrangement {
     const auto a = uses(false, host_site), b = uses(true, host_site);
     at_host_.resize(a.size());
     for (size_t i = 0; i < a.size(); ++i) at_host_[i] = a[i] + b[i] > 0;
+    pinned_.assign(a.size(), false);
+    for (size_t op = 0; op < r_.pinned.size(); ++op)
+      if (r_.pinned[op] == accelerator_site)
+        for (const TensorId id : matrices(g_.ops[op]))
+          for (const Tile& tile : plan_.movement.weights.of(id)) pinned_[tile.block] = true;
   }
   bool at_device(size_t i) const { return decode_[i] + prompt_[i] > 0; }
 
@@ -145,6 +150,9 @@ class Arrangement {
     if (d.staging_bytes < least_staging(largest_)) return take(left, least_staging(largest_), 0, true);
     d.ahead_bytes = std::min(reserve_.ahead_bytes, d.staging_bytes - 2 * largest_);
     left -= d.staging_bytes;
+    const auto pinned = [this](size_t i) { return pinned_[i]; };
+    SLUICE_RETURN_IF_ERROR(take(left, bytes_of(pinned), 0, true));
+    keep_all(d, pinned);
     keep_spread(d, left, decodes);
     keep_spread(d, left, at);
     return {};
@@ -229,6 +237,7 @@ class Arrangement {
   uint64_t largest_ = 0;
   std::vector<uint32_t> decode_, prompt_;  // by block: uses at the accelerator
   std::vector<bool> at_host_;              // by block: the host computes with it
+  std::vector<bool> pinned_;               // by block: it must stay at the accelerator
 };
 
 }  // namespace
@@ -238,6 +247,11 @@ std::vector<uint8_t> kv_sites(const Graph& graph, const Placement& placement) {
   for (size_t i = 0; i < graph.ops.size(); ++i)
     if (const auto* attention = std::get_if<AttentionOp>(&graph.ops[i])) sites[attention->layer] = placement.op_site[i];
   return sites;
+}
+
+void pin(const PlanRequest& r, Places& places) {
+  for (size_t i = 0; i < r.pinned.size(); ++i)
+    if (r.pinned[i] != any_site) places.decode.op_site[i] = r.pinned[i];
 }
 
 uint64_t least_staging(uint64_t largest) { return 3 * largest; }

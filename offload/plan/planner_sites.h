@@ -30,6 +30,9 @@ uint64_t host_ahead(uint64_t ram_budget);
 // By layer, of the AttentionOps.
 std::vector<uint8_t> kv_sites(const Graph& graph, const Placement& placement);
 
+// Puts the ops where the request wants them when decoding.
+void pin(const PlanRequest& request, Places& places);
+
 // The least that a stream's staging works with, and what it should have (see weight_stream.h).
 uint64_t least_staging(uint64_t largest_block);
 uint64_t staging_for(uint64_t ahead_bytes, uint64_t largest_block);

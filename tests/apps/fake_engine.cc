@@ -187,6 +187,11 @@ PlanReport fake_plan(const EngineOptions& o) {
   plan.batch = o.batch;
   plan.ram_budget = o.ram;
   plan.memory = {{"threads", o.threads}, {"deterministic", o.deterministic}, {"logit_rows", o.logit_rows}};
+  if (o.vram != EngineOptions::automatic) plan.memory.emplace_back("vram", o.vram);
+  if (o.gpu_layers != EngineOptions::automatic_layers) plan.memory.emplace_back("gpu_layers", o.gpu_layers);
+  if (o.cpu_ffn_layers != 0) plan.memory.emplace_back("cpu_ffn_layers", o.cpu_ffn_layers);
+  if (o.cpu_expert_layers != 0) plan.memory.emplace_back("cpu_expert_layers", o.cpu_expert_layers);
+  for (const std::string& rule : o.tensor_places) plan.memory.emplace_back(rule, 1);
   for (int i = 0; i < 4; ++i) {
     const uint64_t kept = i < 3 ? 1 << 20 : 0;
     plan.layers.push_back({std::to_string(i),

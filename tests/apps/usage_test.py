@@ -82,6 +82,25 @@ class Usage(command.Case):
         self.assertEqual((plan["context"], plan["batch"], plan["kv_type"]), (5, 10, "buffered"))
         self.assertEqual(self.json("plan", "-m", "m", "--ctx", 6, "--json")["context"], 6)
 
+    def test_places_arrive_in_the_spellings_of_others(self):
+        def memory(*flags):
+            plan = self.json("plan", "-m", "m", *flags, "--json")
+            return {item["name"]: item["bytes"] for item in plan["memory"][3:]}
+
+        self.assertEqual(memory(), {})
+        self.assertEqual(memory("--vram", "6G"), {"vram": 6 << 30})
+        self.assertEqual(memory("--vram", 0), {"vram": 0})
+        for flag in ("-ngl", "--gpu-layers", "--n-gpu-layers"):
+            self.assertEqual(memory(flag, 12), {"gpu_layers": 12})
+        self.assertEqual(memory("-ngl", 0), {"gpu_layers": 0})
+        self.assertEqual(memory("--n-cpu-ffn", 3, "--n-cpu-moe", 4), {"cpu_ffn_layers": 3, "cpu_expert_layers": 4})
+        self.assertEqual(memory("-ncmoe", 4), {"cpu_expert_layers": 4})
+        self.assertEqual(memory("-ot", "ffn=CPU,attn=GPU", "--override-tensor", "x=CPU"),
+                         {"ffn=CPU": 1, "attn=GPU": 1, "x=CPU": 1})
+        self.usage("plan", "-m", "m", "-ngl", "all")
+        self.usage("plan", "-m", "m", "-ngl", "-1")
+        self.assertIn("-ngl", self.out("run", "-m", "plain", "-p", "-ngl"))
+
     def test_sampling_flags_arrive(self):
         text = lambda *flags: self.out("run", "-m", "sampling", "-p", "x", *flags).strip()
         self.assertEqual(text(), "0.800 40 0.950 0.050 1.000 64 0 -1 0")

@@ -51,7 +51,7 @@ Machine sample() {
   machine.build = "1-2";
   machine.devices = {cpu};
   machine.tiers = {{"disk", 1ull << 40, 1.5, 0.5, 1.25, 0.75}, {"host", 0, 30, 0, 0, 1}};
-  machine.links = {{"disk", "host", 1.5, 100}};
+  machine.links = {{"disk", "host", 1.5, 100}, {"host", "gpu 0", 25, 8, 20.5, 0.75}};
   return machine;
 }
 
@@ -94,9 +94,12 @@ TEST_CASE("machine file: everything that is written is read back") {
   const TierRates &t = got.tiers[0], &wt = want.tiers[0];
   CHECK(std::tie(t.id, t.capacity, t.read_gb_s, t.write_gb_s, t.read_beside_gb_s, t.compute_beside) ==
         std::tie(wt.id, wt.capacity, wt.read_gb_s, wt.write_gb_s, wt.read_beside_gb_s, wt.compute_beside));
-  REQUIRE(got.links.size() == 1);
-  CHECK(got.links[0].to == "host");
-  CHECK(got.links[0].latency_us == 100);
+  REQUIRE(got.links.size() == 2);
+  for (size_t i = 0; i < got.links.size(); ++i) {
+    const LinkRates &link = got.links[i], &wl2 = want.links[i];
+    CHECK(std::tie(link.from, link.to, link.gb_s, link.latency_us, link.beside_gb_s, link.compute_beside) ==
+          std::tie(wl2.from, wl2.to, wl2.gb_s, wl2.latency_us, wl2.beside_gb_s, wl2.compute_beside));
+  }
 }
 
 TEST_CASE("machine file: what a file of an older version lacks has its default") {
@@ -105,6 +108,7 @@ TEST_CASE("machine file: what a file of an older version lacks has its default")
   CHECK(machine.devices[0].layers.empty());
   CHECK(machine.tier("disk")->read_beside_gb_s == 0);
   CHECK(machine.tier("disk")->compute_beside == 1);
+  for (const LinkRates& link : machine.links) CHECK(link.compute_beside == 1);
 }
 
 TEST_CASE("machine file: a file that is wrong is refused, naming file and field") {
@@ -138,6 +142,8 @@ TEST_CASE("machine file: a file that is wrong is refused, naming file and field"
   refused("/devices/0/layers/0/pair_ns", -0.5, "pair_ns");
   refused("/tiers/0/read_gb_s", -2, "read_gb_s");
   refused("/tiers/0/compute_beside", "x", "compute_beside");
+  refused("/links/1/beside_gb_s", -1, "beside_gb_s");
+  refused("/links/1/compute_beside", "x", "compute_beside");
   for (const char* field : {"name", "devices", "tiers", "links"}) {
     json bad = good;
     bad.erase(field);

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <random>
 
@@ -303,6 +304,47 @@ TEST_CASE("hybrid planner: more VRAM or RAM is never slower") {
       }
     }
   }
+}
+
+// --- places that the user chose
+
+TEST_CASE("hybrid planner: places that were chosen are kept, with their weights") {
+  const TinyModel model = make_tiny(small(3));
+  const Graph& g = model.graph;
+  Random random(31);
+  int kept = 0;
+  for (int i = 0; i < 40; ++i) {
+    PlanRequest r = request_of(2 * MiB + random.upto(20 * MiB));
+    for (size_t op = 0; op < g.ops.size(); ++op)
+      r.pinned.push_back(op == 0 ? plan::any_site : std::array<uint8_t, 3>{plan::any_site, 0, 1}[random.upto(3)]);
+    const auto p = make_plan(g, random_machine(random), r);
+    if (!p.ok()) {
+      CHECK(p.status().code() == Code::over_budget);
+      CHECK(p.status().message().find("--vram") != std::string::npos);
+      continue;
+    }
+    ++kept;
+    check_plan(g, r, *p);
+    for (size_t op = 0; op < g.ops.size(); ++op) {
+      if (r.pinned[op] == plan::any_site) continue;
+      CHECK(p->numerics.decode.op_site[op] == r.pinned[op]);
+      if (r.pinned[op] != accelerator_site) continue;
+      for (const TensorId id : matrices(g.ops[op]))
+        for (const plan::Tile& tile : p->movement.weights.of(id)) CHECK(p->movement.sites[1].resident[tile.block]);
+    }
+  }
+  CHECK(kept > 10);
+  CHECK(kept < 40);
+}
+
+TEST_CASE("hybrid planner: places on an accelerator that is not there are refused") {
+  const TinyModel model = make_tiny(small(1));
+  PlanRequest r = request_of(64 * MiB);
+  r.accelerators.clear();
+  r.pinned.assign(model.graph.ops.size(), accelerator_site);
+  CHECK(make_plan(model.graph, usual_machine(), r).status().code() == Code::unsupported);
+  r.pinned.pop_back();
+  CHECK(make_plan(model.graph, usual_machine(), r).status().code() == Code::invalid_argument);
 }
 
 // --- against all placements there are
