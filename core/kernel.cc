@@ -39,6 +39,9 @@ struct CostOf {
     return {values * (4 + kv_bytes(c.type)), values};
   }
   Cost operator()(const AttentionCall& c) const {
+    // Tables of a recorded call may be out of reach: all that it can serve.
+    const uint64_t most = uint64_t{c.most_pages} * c.page_tokens;
+    if (most > 0) return attention(c, c.n_tokens * most, c.most_pages);
     uint64_t cells = 0;  // of all tokens together
     uint64_t pages = 0;
     for (uint32_t t = 0; t < c.n_tokens; ++t) {
@@ -48,6 +51,9 @@ struct CostOf {
       if (seen > first) cells += std::min(seen - first, uint64_t{span.n_pages} * c.page_tokens);
       if (t == 0 || c.tokens[t].seq != c.tokens[t - 1].seq) pages += span.n_pages;
     }
+    return attention(c, cells, pages);
+  }
+  static Cost attention(const AttentionCall& c, uint64_t cells, uint64_t pages) {
     const uint64_t kv = 2 * pages * c.page_tokens * c.n_kv_heads * c.head_dim * kv_bytes(c.type);
     return {kv + 8ull * c.n_tokens * c.n_heads * c.head_dim, 4 * cells * c.n_heads * c.head_dim};
   }
