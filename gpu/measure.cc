@@ -144,9 +144,9 @@ class Measurement {
   const int device_;
   const MeasureOptions o_;
   GpuRates rates_;
-  std::unique_ptr<CallTimer> timer_;
   std::unique_ptr<GpuMemory> weights_, x_, acts_, out_, scratch_;
   std::unique_ptr<PinnedMemory> host_;
+  std::unique_ptr<CallTimer> timer_;  // waits for its work, and so goes before the memory
   KernelContext context_;
 };
 

@@ -67,9 +67,9 @@ class Rig {
   Status measure_rates();
 
   std::string card_;
-  std::unique_ptr<gpu::CallTimer> timer_;
   std::unique_ptr<gpu::GpuMemory> weights_, x_, out_, scratch_;
   std::unique_ptr<gpu::PinnedMemory> host_;
+  std::unique_ptr<gpu::CallTimer> timer_;  // waits for its work, and so goes before the memory
   gpu::KernelContext context_;
   CardRates rates_;
   nlohmann::json lines_ = nlohmann::json::array();
