@@ -11,6 +11,7 @@
 #include "engine/runtime.h"
 #include "engine/system.h"
 #include "engine/trace_file.h"
+#include "gpu/gpu.h"
 
 namespace sluice::engine {
 namespace {
@@ -127,6 +128,7 @@ Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {
   SLUICE_ASSIGN_OR_RETURN(b.plan, plan::make_plan(b.model.graph, b.machine, request));
   b.no_gpu = gpus.reason;
   if (b.plan.numerics.sites.size() > 1) b.gpus = gpus.devices;
+  if (!described && !b.gpus.empty()) b.plan.numerics.libraries = {"", gpu::gpu_library(b.gpus.front())};
   leave_a_core(b);
   return b;
 }

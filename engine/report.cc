@@ -136,6 +136,24 @@ MemoryReport report_memory(const Runtime& runtime) {
   return {runtime.ram().limit(), runtime.ram().peak(), peak_rss(), disk.bytes_read, disk.bytes_written};
 }
 
+namespace {
+
+// How long kernels and copies took is known to traces alone: no rates here.
+void add_accelerator_tiers(const Runtime& runtime, size_t i, std::vector<TierReport>& tiers) {
+  const Accelerator& accelerator = *runtime.accelerators()[i];
+  const Machine& machine = runtime.blueprint().machine;
+  const std::string& id = runtime.plan().numerics.sites[i + 1];
+  const DeviceRates* device = machine.device(id);
+  const double memory = device != nullptr ? device->memory_gb_s : 0;
+  tiers.push_back({"vram", accelerator.budget().used(), accelerator.gpu().bytes_computed_on(), 0, memory});
+  double link_gb_s = 0;
+  for (const LinkRates& link : machine.links)
+    if (link.from == "host" && link.to == id) link_gb_s = link.gb_s;
+  tiers.push_back({"pcie", 0, accelerator.gpu().bytes_to_device(), 0, link_gb_s});
+}
+
+}  // namespace
+
 std::vector<TierReport> report_tiers(const Runtime& runtime) {
   const MachineReport machine = report_machine(runtime.blueprint());
   TierReport ram{"ram", runtime.ram().used(), 0, 0, machine.memory_gb_s};
@@ -149,7 +167,9 @@ std::vector<TierReport> report_tiers(const Runtime& runtime) {
   const StoreStats stats = runtime.disk();
   TierReport disk{"disk", runtime.blueprint().model.file_bytes, stats.bytes_read, 0, machine.disk_gb_s};
   if (stats.busy_ns > 0) disk.gb_s = static_cast<double>(stats.bytes_read) / static_cast<double>(stats.busy_ns);
-  return {ram, disk};
+  std::vector<TierReport> tiers = {ram, disk};
+  for (size_t i = 0; i < runtime.accelerators().size(); ++i) add_accelerator_tiers(runtime, i, tiers);
+  return tiers;
 }
 
 }  // namespace sluice::engine

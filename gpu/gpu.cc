@@ -5,6 +5,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "gpu/dense_product.h"
 #include "gpu/driver.h"
 #include "gpu/gpu_device.h"
 #include "gpu/gpu_memory.h"
@@ -89,6 +90,8 @@ Result<GpuSpace> gpu_space(int device) {
   SLUICE_ASSIGN_OR_RETURN(const Vram now, vram(device));
   return GpuSpace{now.total, now.free, std::min(now.in_use(), most_context)};
 }
+
+std::string gpu_library(int device) { return dense_product_name(device); }
 
 uint64_t gpu_memory_cost(uint64_t bytes) { return GpuMemory::cost(bytes); }
 

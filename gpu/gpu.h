@@ -52,6 +52,9 @@ struct GpuSpace {
 };
 Result<GpuSpace> gpu_space(int device);
 
+// What else than our kernels decides bits: the library for products of prompts, with its version; or empty.
+std::string gpu_library(int device);
+
 // What an allocation of so many bytes takes of the device's memory.
 uint64_t gpu_memory_cost(uint64_t bytes);
 

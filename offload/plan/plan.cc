@@ -99,6 +99,7 @@ std::string Numerics::hash() const {
     text += " |";
     for (const uint8_t site : *list) text += " " + sites[site];
   }
+  for (const std::string& library : libraries) text += " | " + library;
   uint64_t h = 0xcbf29ce484222325;  // FNV-1a
   for (const char c : text) h = (h ^ static_cast<uint8_t>(c)) * 0x100000001b3;
   return fmt::format("{:016x}", h);

@@ -28,10 +28,11 @@ struct Placement {
 struct Numerics {
   Compute compute = Compute::fast;
   KvType kv_type = KvType::f16;
-  uint32_t page_tokens = 64;       // attention is partitioned at multiples of this
-  std::vector<std::string> sites;  // ids of their devices, the host's first
-  std::vector<uint8_t> kv_site;    // by layer: where its KV lies, and so its AttentionOp in every placement
-  Placement decode, prompt;        // for steps that decode (or verify), and for those of a prompt
+  uint32_t page_tokens = 64;           // attention is partitioned at multiples of this
+  std::vector<std::string> sites;      // ids of their devices, the host's first
+  std::vector<uint8_t> kv_site;        // by layer: where its KV lies, and so its AttentionOp in every placement
+  Placement decode, prompt;            // for steps that decode (or verify), and for those of a prompt
+  std::vector<std::string> libraries;  // by site: what else than our kernels computes there, with its version
   const Placement& placement(bool is_prompt) const { return is_prompt ? prompt : decode; }
   std::string hash() const;  // 16 hex digits
 };
