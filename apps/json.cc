@@ -137,6 +137,7 @@ std::string plan_json(const PlanReport& plan) {
                {"machine",
                 {{"cpu", plan.machine.cpu},
                  {"isa", plan.machine.isa},
+                 {"no_gpu", plan.machine.no_gpu},
                  {"threads", plan.machine.threads},
                  {"memory_gb_s", plan.machine.memory_gb_s},
                  {"disk_gb_s", plan.machine.disk_gb_s},

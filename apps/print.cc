@@ -81,6 +81,7 @@ std::string plan_summary(const PlanReport& plan) {
   if (plan.kv_spill_bytes != 0) line += join({", ", format_size(plan.kv_spill_bytes), " of KV may spill to disk"});
   line += join({", predicted ", format_rate(plan.decode_tok_s), " tok/s"});
   if (!plan.bottleneck.empty()) line += join({", bound by ", plan.bottleneck});
+  if (!plan.machine.no_gpu.empty()) line += join({" (no GPU: ", plan.machine.no_gpu, ")"});
   return line;
 }
 

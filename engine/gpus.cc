@@ -50,7 +50,7 @@ Result<GpuChoice> choose_gpus(const EngineOptions& o, const Graph& g) {
   if (o.vram == 0) return choice;
   const bool asked = o.vram != EngineOptions::automatic;
   const gpu::Probe probe = gpu::probe();
-  choice.reason = probe.reason;
+  if (probe.built) choice.reason = probe.reason;
   if (!probe.available) {
     if (asked) return error(Code::unavailable, "--vram: {}", probe.reason);
     return choice;

@@ -42,6 +42,7 @@ struct LayerReport {
 struct MachineReport {
   std::string cpu, isa;
   uint32_t threads = 0;
+  std::string no_gpu;  // one line: why no GPU can be used; or empty
   double memory_gb_s = 0, disk_gb_s = 0;
   std::string name = {};  // of the machine, or of the file that describes it
 };
