@@ -291,7 +291,7 @@ TEST_CASE("hybrid planner: more VRAM or RAM is never slower") {
     for (const bool vram : {true, false}) {
       double before = 1e30;
       // With less RAM, KV that goes to disk takes half of what is left, of whole blocks: no even function.
-      for (uint64_t budget = vram ? 2 * MiB : 4 * MiB; budget < 80 * MiB; budget += budget / 4) {
+      for (uint64_t budget = vram ? 2 * MiB : 10 * MiB; budget < 80 * MiB; budget += budget / 4) {
         const PlanRequest r = vram ? request_of(budget) : request_of(8 * MiB, budget);
         const auto p = make_plan(model.graph, machine, r);
         if (!p.ok()) continue;
