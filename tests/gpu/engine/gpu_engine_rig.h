@@ -1,10 +1,10 @@
 // A Runtime whose plan places ops on a GPU, which is the stand-in's, or a real one,, as a test says.
+// The build puts standin/device_scope.h or real/device_scope.h before it (tests/CMakeLists.txt).
 #pragma once
 
 #include "engine/accelerator.h"
 #include "tests/engine/hf_fixtures.h"
 #include "tests/support/placement.h"
-#include SLUICE_DEVICE_SCOPE  // the stand-in, or a real GPU: tests/CMakeLists.txt says which
 
 namespace sluice::test {
 
