@@ -1,9 +1,13 @@
-// A Runtime whose plan places ops on a GPU, which is the stand-in's, or a real one,, as a test says.
-// The build puts standin/device_scope.h or real/device_scope.h before it (tests/CMakeLists.txt).
+// A Runtime whose plan places ops on a GPU as a test says: on the stand-in, or on a real one.
 #pragma once
 
 #include "engine/accelerator.h"
 #include "tests/engine/hf_fixtures.h"
+#ifdef SLUICE_REAL_GPU
+#include "tests/gpu/engine/real/device_scope.h"
+#else
+#include "tests/gpu/engine/standin/device_scope.h"
+#endif
 #include "tests/support/placement.h"
 
 namespace sluice::test {
