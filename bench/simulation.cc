@@ -46,8 +46,7 @@ struct Simulation::Impl {
   Status start() {
     tier::TierManager::Options options;
     options.store = &store;
-    const uint64_t pages = 2ull * g.n_layers * plan.movement.pages_per_sequence * plan.workspace.sequences;
-    options.max_blocks = static_cast<uint32_t>(plan.movement.weights.blocks.size() + pages + 64);
+    options.max_blocks = plan::block_count(g, plan);
     tiers.emplace(options);
     tiers->add_tier("weights", host.weights, host.weights_budget);
     tiers->add_tier("kv", host.kv, host.kv_budget);
@@ -77,18 +76,12 @@ struct Simulation::Impl {
   }
 
   void make_kv() {
-    plan::KvStore::Options options;
+    plan::KvStore::Options options = plan::KvStore::options_of(g, plan);
     const auto pool = [&](TierId tier, uint8_t site, CopyQueue* copies) {
       options.pools.push_back({tier, plan.movement.sites[site].kv_kept_pages, 0, copies});
     };
     pool(kv_tier, 0, nullptr);
     if (gpu) pool(gpu_kv_tier, 1, &link);
-    options.layer_pool.assign(plan.numerics.kv_site.begin(), plan.numerics.kv_site.end());
-    options.n_kv_heads = g.n_kv_heads;
-    options.page_tokens = plan.numerics.page_tokens;
-    options.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
-    options.context = plan.context;
-    options.max_sequences = plan.workspace.sequences;
     plan::StepTables step_tables;
     plan::lay_out_tables(g, plan, tables.base(), step_tables);
     options.tables = step_tables.pages;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
-#include <set>
 
 namespace sluice::engine {
 namespace {
@@ -12,33 +11,14 @@ constexpr uint64_t more_vram = 8 * GiB, more_ram = 16 * GiB;
 constexpr double faster = 2;
 constexpr double worth_telling = 1.03;
 
-// What a site holds beside what the planner gives out.
-std::vector<plan::NamedBytes> fixed_of(const plan::Holding& holding) {
-  static const std::set<std::string> planned = {"scratch", "workspace", "weights", "staging", "kv"};
-  std::vector<plan::NamedBytes> fixed;
-  for (const plan::NamedBytes& item : holding.memory)
-    if (planned.count(item.name) == 0) fixed.push_back(item);
-  return fixed;
-}
-
-// The request that gave this plan.
-plan::PlanRequest request_of(const Blueprint& b) {
-  const plan::Plan& p = b.plan;
-  plan::PlanRequest r;
-  for (size_t site = 1; site < p.movement.sites.size(); ++site) {
-    const plan::Holding& holding = p.movement.sites[site];
-    r.accelerators.push_back({p.numerics.sites[site], holding.budget, holding.scratch_bytes, fixed_of(holding), false});
-  }
-  r.ram_budget = p.host().budget;
-  r.fixed = fixed_of(p.host());
-  r.context = p.context;
-  r.sequences = p.workspace.sequences;
-  r.step_tokens = b.options.batch;
-  r.logit_rows = p.workspace.logit_rows;
-  r.taps = p.workspace.taps;
-  r.compute = p.numerics.compute;
-  r.page_tokens = p.numerics.page_tokens;
+// Of the plan's request: what others do with the disk, and what was asked for by hand, is left out.
+plan::PlanRequest free_request(const Blueprint& b) {
+  plan::PlanRequest r = b.request;
+  r.pinned.clear();
+  r.depth = 0;
   r.spill_limit = std::numeric_limits<uint64_t>::max();
+  r.accelerators.resize(b.plan.movement.sites.size() - 1);  // those that the plan uses
+  for (plan::AcceleratorRequest& accelerator : r.accelerators) accelerator.wanted = false;
   return r;
 }
 
@@ -70,7 +50,7 @@ void speed_up_memory(Machine& machine) {
 std::vector<HelpReport> advise(const Blueprint& b) {
   std::vector<HelpReport> helps;
   const auto with = [&](const char* what, const std::function<void(plan::PlanRequest&, Machine&)>& change) {
-    plan::PlanRequest request = request_of(b);
+    plan::PlanRequest request = free_request(b);
     Machine machine = b.machine;
     change(request, machine);
     const auto plan = plan::make_plan(b.model.graph, machine, request);

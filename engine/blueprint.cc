@@ -121,7 +121,7 @@ Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {
   const bool described = purpose == Purpose::plan && !options.machine_file.empty();
   SLUICE_ASSIGN_OR_RETURN(GpuChoice gpus,
                           described ? look_at_described_machine(b, options.ram) : look_at_this_machine(b, compute));
-  plan::PlanRequest request = request_of(b.options, b.model, compute);
+  plan::PlanRequest& request = b.request = request_of(b.options, b.model, compute);
   request.accelerators = std::move(gpus.accelerators);
   SLUICE_ASSIGN_OR_RETURN(request.pinned, pinned_ops(options, b.model.graph));
   SLUICE_RETURN_IF_ERROR(check_pins(request, gpus.reason));

@@ -13,7 +13,7 @@ namespace sluice::engine {
 struct GpuChoice {
   std::vector<int> devices;                            // as CUDA counts them
   std::vector<plan::AcceleratorRequest> accelerators;  // of the same; scratch is for steps of most_step_tokens
-  std::string reason;                                  // one line: why none can be used; empty if this build has no GPU device
+  std::string reason;  // one line: why none can be used; empty if this build has no GPU device
 };
 
 inline constexpr uint32_t most_step_tokens = 4096;

@@ -147,10 +147,7 @@ void add_accelerator_tiers(const Runtime& runtime, size_t i, std::vector<TierRep
   const DeviceRates* device = machine.device(id);
   const double memory = device != nullptr ? device->memory_gb_s : 0;
   tiers.push_back({"vram", accelerator.budget().used(), accelerator.gpu().bytes_computed_on(), 0, memory});
-  double link_gb_s = 0;
-  for (const LinkRates& link : machine.links)
-    if (link.from == "host" && link.to == id) link_gb_s = link.gb_s;
-  tiers.push_back({"pcie", 0, accelerator.gpu().bytes_to_device(), 0, link_gb_s});
+  tiers.push_back({"pcie", 0, accelerator.gpu().bytes_to_device(), 0, link_rate(machine, id)});
 }
 
 }  // namespace

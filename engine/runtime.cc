@@ -18,24 +18,6 @@ storage::LoadMode load_mode(Load load) {
   return storage::LoadMode::automatic;
 }
 
-plan::KvStore::Options kv_options(const Graph& g, const plan::Plan& plan) {
-  plan::KvStore::Options options;
-  const plan::Holding& host = plan.host();
-  options.pools = {{TierId{1}, host.kv_kept_pages, host.kv_group_pages, nullptr}};
-  options.layer_pool = plan.numerics.kv_site;
-  options.n_kv_heads = g.n_kv_heads;
-  options.page_tokens = plan.numerics.page_tokens;
-  options.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
-  options.context = plan.context;
-  options.max_sequences = plan.workspace.sequences;
-  return options;
-}
-
-uint32_t block_count(const Graph& g, const plan::Plan& plan) {
-  const uint64_t pages = 2ull * g.n_layers * plan.movement.pages_per_sequence * plan.workspace.sequences;
-  return static_cast<uint32_t>(plan.movement.weights.blocks.size() + pages + 64);
-}
-
 }  // namespace
 
 Runtime::Runtime(Blueprint blueprint) : blueprint_(std::move(blueprint)), ram_("--ram", blueprint_.options.ram) {}
@@ -136,7 +118,7 @@ Status Runtime::make_tiers() {
   options.store = store_.get();
   options.spill_directory = blueprint_.options.spill_directory;
   options.spill_bytes = plan().movement.spill_bytes;
-  options.max_blocks = block_count(graph(), plan());
+  options.max_blocks = plan::block_count(graph(), plan());
   tiers_ = std::make_unique<tier::TierManager>(options);
   tiers_->add_tier("weights", *weights_memory_, *weights_budget_);
   tiers_->add_tier("kv", *kv_memory_, *kv_budget_);
@@ -162,7 +144,8 @@ Status Runtime::make_tiers() {
 }
 
 void Runtime::make_kv_store() {
-  plan::KvStore::Options options = kv_options(graph(), plan());
+  plan::KvStore::Options options = plan::KvStore::options_of(graph(), plan());
+  options.pools = {{TierId{1}, plan().host().kv_kept_pages, plan().host().kv_group_pages, nullptr}};
   for (auto& accelerator : accelerators_) options.pools.push_back(accelerator->kv_pool());
   plan::StepTables tables;
   plan::lay_out_tables(graph(), plan(), tables_, tables);

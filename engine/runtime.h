@@ -26,6 +26,7 @@ struct Blueprint {
   EngineOptions options;
   Model model;
   Machine machine;
+  plan::PlanRequest request;  // what the plan was made from
   plan::Plan plan;
   cpu::CpuOptions cpu;
   std::vector<int> gpus;  // of the plan's sites behind the host's, as CUDA counts them

@@ -32,7 +32,7 @@ class GpuQueue : public Queue {
   Event signal() override { return stream_->signal(); }
   void reset() override;
   bool can_record() const override { return true; }
-  bool has_recording(uint64_t key) const override { return recordings_.find(key) != nullptr; }
+  bool has_recording(uint64_t key) const override { return recordings_.has(key); }
   void record(uint64_t key) override;
   void replay(uint64_t key) override;
 

@@ -37,7 +37,7 @@ void Recordings::count(const KernelCall& call) {
 }
 
 Status Recordings::end() {
-  const std::unique_ptr<Recording> recording = std::move(current_);
+  std::unique_ptr<Recording> recording = std::move(current_);
   cudaGraph_t graph = nullptr;
   SLUICE_RETURN_IF_ERROR(to_status(cudaStreamEndCapture(stream_, &graph), "recording"));
   const Status made = to_status(cudaGraphInstantiate(&recording->graph, graph, 0), "recording");
@@ -47,7 +47,7 @@ Status Recordings::end() {
     destroy(*kept_.front());
     kept_.erase(kept_.begin());
   }
-  kept_.push_back(std::make_unique<Recording>(*recording));
+  kept_.push_back(std::move(recording));
   return {};
 }
 
@@ -59,14 +59,17 @@ void Recordings::abandon() {
   (void)cudaGetLastError();
 }
 
-const Recordings::Recording* Recordings::find(uint64_t key) const {
+// Where it is kept, or the end.
+size_t Recordings::place_of(uint64_t key) const {
   const auto at = std::find_if(kept_.begin(), kept_.end(), [key](const auto& r) { return r->key == key; });
-  return at == kept_.end() ? nullptr : at->get();
+  return static_cast<size_t>(at - kept_.begin());
 }
 
+bool Recordings::has(uint64_t key) const { return place_of(key) < kept_.size(); }
+
 const Recordings::Recording* Recordings::use(uint64_t key) {
-  const auto at = std::find_if(kept_.begin(), kept_.end(), [key](const auto& r) { return r->key == key; });
-  if (at == kept_.end()) return nullptr;
+  if (!has(key)) return nullptr;
+  const auto at = kept_.begin() + static_cast<ptrdiff_t>(place_of(key));
   std::rotate(at, at + 1, kept_.end());
   return kept_.back().get();
 }

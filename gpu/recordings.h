@@ -48,11 +48,13 @@ class Recordings {
   Status end();
   void abandon();
 
-  const Recording* find(uint64_t key) const;
+  bool has(uint64_t key) const;
   // Now the latest used. Null if there is none.
   const Recording* use(uint64_t key);
 
  private:
+  size_t place_of(uint64_t key) const;
+
   cudaStream_t stream_ = nullptr;  // made when first needed
   std::unique_ptr<Recording> current_;
   std::vector<std::unique_ptr<Recording>> kept_;  // the latest used last

@@ -308,6 +308,17 @@ struct KvStore::Impl {
   }
 };
 
+KvStore::Options KvStore::options_of(const Graph& g, const Plan& plan) {
+  Options options;
+  options.layer_pool = plan.numerics.kv_site;
+  options.n_kv_heads = g.n_kv_heads;
+  options.page_tokens = plan.numerics.page_tokens;
+  options.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
+  options.context = plan.context;
+  options.max_sequences = plan.workspace.sequences;
+  return options;
+}
+
 KvStore::KvStore(tier::TierManager& tiers, const Options& options) : impl_(std::make_unique<Impl>(tiers, options)) {}
 
 KvStore::~KvStore() {

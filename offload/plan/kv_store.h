@@ -16,6 +16,7 @@
 
 #include "core/batch.h"
 #include "core/kernel.h"
+#include "offload/plan/plan.h"
 #include "offload/tier/tier_manager.h"
 
 namespace sluice::plan {
@@ -40,6 +41,8 @@ class KvStore {
     // in memory of the store's own.
     std::byte** tables = nullptr;
   };
+  // Those of a plan, but for the pools and the tables, which are the caller's.
+  static Options options_of(const Graph& graph, const Plan& plan);
   KvStore(tier::TierManager& tiers, const Options& options);
   ~KvStore();
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
+#include <utility>
 
 namespace sluice::plan {
 namespace {
@@ -18,25 +20,6 @@ void for_each_tile(const Graph& graph, const Plan& plan, bool prompt, uint8_t si
   }
 }
 
-// Where the values that an op reads come from: the site of the op before it, but that the residual stream passes
-// attention by.
-uint32_t count_hand_overs(const Graph& graph, const Placement& placement) {
-  uint32_t n = 0;
-  uint8_t stream_at = placement.op_site.front(), before = stream_at;
-  for (size_t i = 1; i < graph.ops.size(); ++i) {
-    const uint8_t site = placement.op_site[i];
-    const Op& op = graph.ops[i];
-    if (std::holds_alternative<AttentionOp>(op)) {
-      n += site != before;
-    } else {
-      n += site != before || site != stream_at;
-      stream_at = site;
-    }
-    before = site;
-  }
-  return n;
-}
-
 // Where the values of a pass are while the ops are walked through; as the Executor has it.
 class Values {
  public:
@@ -47,18 +30,14 @@ class Values {
     for (op_ = 0; op_ < g_.ops.size(); ++op_) {
       const Op& op = g_.ops[op_];
       if (std::holds_alternative<AttentionInOp>(op)) {
-        bring(residual_, g_.hidden_size);
+        bring(residual_, {g_.hidden_size});
         made(qkv_);
       } else if (std::holds_alternative<AttentionOp>(op)) {
-        Where before = qkv_;
-        bring(before, q);
-        before = qkv_;
-        bring(before, kv);
-        bring(qkv_, kv);
+        bring(qkv_, {q, kv, kv});
         made(attended_);
       } else {
-        if (op_ != 0) bring(residual_, g_.hidden_size);
-        if (std::holds_alternative<AttentionOutOp>(op)) bring(attended_, q);
+        if (op_ != 0) bring(residual_, {g_.hidden_size});
+        if (std::holds_alternative<AttentionOutOp>(op)) bring(attended_, {q});
         if (!std::holds_alternative<RouteOp>(op)) made(residual_);
       }
     }
@@ -71,9 +50,10 @@ class Values {
   };
   uint8_t site() const { return p_.op_site[op_]; }
   void made(Where& value) const { value = {1u << site(), site()}; }
-  void bring(Where& value, uint32_t width) {
+  // Of these widths: what goes together is at the same sites.
+  void bring(Where& value, std::initializer_list<uint32_t> widths) {
     if ((value.present >> site() & 1) != 0) return;
-    out_.push_back({static_cast<uint32_t>(op_), value.made_at, site(), width});
+    for (const uint32_t width : widths) out_.push_back({static_cast<uint32_t>(op_), value.made_at, site(), width});
     value.present |= 1u << site();
   }
 
@@ -138,6 +118,12 @@ void lay_out_tables(const Graph& graph, const Plan& plan, std::byte* base, StepT
   lay_out_for(graph, plan, base, out);
 }
 
+uint32_t block_count(const Graph& graph, const Plan& plan) {
+  constexpr uint64_t spare = 64;  // pages that are being copied or dropped
+  const uint64_t pages = 2ull * graph.n_layers * plan.movement.pages_per_sequence * plan.workspace.sequences;
+  return static_cast<uint32_t>(plan.movement.weights.blocks.size() + pages + spare);
+}
+
 std::vector<uint32_t> block_uses(const Graph& graph, const Plan& plan, bool prompt, uint8_t site) {
   std::vector<uint32_t> uses(plan.movement.weights.blocks.size(), 0);
   for_each_tile(graph, plan, prompt, site, [&](const Tile& tile) { ++uses[tile.block]; });
@@ -159,7 +145,9 @@ Traffic traffic(const Graph& graph, const Plan& plan, bool prompt) {
   Traffic t;
   t.computed_bytes.assign(m.sites.size(), 0);
   t.link_bytes.assign(m.sites.size(), 0);
-  t.hand_overs = count_hand_overs(graph, plan.numerics.placement(prompt));
+  uint32_t last = UINT32_MAX;
+  for (const HandOver& h : hand_overs(graph, plan.numerics.placement(prompt)))
+    t.hand_overs += std::exchange(last, h.op) != h.op;
   std::vector<bool> in_memory = plan.host().resident;  // or read before in this pass
   for (uint8_t site = 0; site < m.sites.size(); ++site) {
     for_each_tile(graph, plan, prompt, site, [&](const Tile& tile) {

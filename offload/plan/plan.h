@@ -72,7 +72,7 @@ struct Traffic {
   uint64_t disk_bytes = 0;               // payload read from disk
   std::vector<uint64_t> computed_bytes;  // by site: payload that its products read from its memory
   std::vector<uint64_t> link_bytes;      // by site: payload copied to it from the host
-  uint32_t hand_overs = 0;               // of activations, from one site to another
+  uint32_t hand_overs = 0;               // ops before which something goes from one site to another
 };
 
 // How long a prompt takes, as tokens per second.
@@ -119,6 +119,9 @@ uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site);
 uint64_t table_bytes(const Graph& graph, const Plan& plan);
 // Lays the tables out in table_bytes() of memory.
 void lay_out_tables(const Graph& graph, const Plan& plan, std::byte* base, StepTables& out);
+
+// The most blocks that a table of this plan's weights and KV pages holds at once.
+uint32_t block_count(const Graph& graph, const Plan& plan);
 
 // The blocks that `site` computes with in steps of a kind but does not hold, in the order of first use.
 std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site);

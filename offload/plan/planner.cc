@@ -28,49 +28,36 @@ constexpr std::array<Setting, 7> settings = {{
     {16, 256 * KiB, MiB},
 }};
 
-uint64_t total(const std::vector<NamedBytes>& items) {
-  uint64_t sum = 0;
-  for (const NamedBytes& item : items) sum += item.bytes;
-  return sum;
-}
-
 // One attempt at a plan with one Setting. Memory is given in the order of need: what is fixed, the step's
 // workspace, vectors, the least KV, staging; then all KV, then weights, then the embedding table.
 class Attempt {
  public:
   Attempt(const Graph& graph, const Machine& machine, const PlanRequest& request, const Setting& setting)
       : g_(graph), machine_(machine), r_(request) {
-    plan_.context = r_.context;
-    plan_.workspace = {r_.step_tokens != 0 ? r_.step_tokens : std::min(setting.step_tokens, r_.context), r_.logit_rows,
-                       r_.sequences, r_.taps};
-    plan_.numerics.compute = r_.compute;
-    plan_.numerics.kv_type = r_.compute == Compute::f32 ? KvType::f32 : KvType::f16;
-    plan_.numerics.page_tokens = r_.page_tokens;
-    plan_.numerics.sites = {machine.devices.empty() ? "cpu" : machine.devices.front().id};
-    plan_.numerics.kv_site.assign(g_.n_layers, host_site);
-    plan_.numerics.decode.op_site.assign(g_.ops.size(), host_site);
-    plan_.numerics.prompt = plan_.numerics.decode;
+    const uint32_t step = r_.step_tokens != 0 ? r_.step_tokens : std::min(setting.step_tokens, r_.context);
+    plan_ = plan_shell(graph, machine, request, step);
+    m_ = std::move(plan_.movement);
+    kv_ = host_kv(r_, g_.n_layers, step);
     m_.weights = cut(g_, setting.tile_bytes);
     host_.budget = r_.ram_budget;
     host_.resident.assign(m_.weights.blocks.size(), false);
     host_.ahead_bytes = setting.ahead_bytes;
-    kv_shape();
   }
 
   // The least this setting can do with; make() succeeds with any budget from here on.
-  uint64_t least() const { return fixed() + std::min(kv_least(), kv_whole()) * m_.page_slot_bytes + least_staging(); }
+  uint64_t least() const { return fixed() + kv_.least * m_.page_slot_bytes + least_staging(largest()); }
 
   // What keeps everything in memory.
-  uint64_t whole() const { return fixed() + kv_whole() * m_.page_slot_bytes + all_weights(); }
+  uint64_t whole() const { return fixed() + kv_.whole * m_.page_slot_bytes + all_weights(); }
 
   Plan make() {
     uint64_t left = r_.ram_budget - fixed();
     keep(BlockRole::vector);
-    const uint64_t least_kv = std::min(kv_least(), kv_whole()) * m_.page_slot_bytes;
-    const bool all_weights_fit = left >= kv_whole() * m_.page_slot_bytes + streamable_bytes();
+    const uint64_t least_kv = kv_.least * m_.page_slot_bytes;
+    const bool all_weights_fit = left >= kv_.whole * m_.page_slot_bytes + streamable_bytes();
     const uint64_t most_staging = align_down(left - least_kv, io_unit);  // slots behind it begin at whole units
-    const uint64_t staging = all_weights_fit ? 0 : std::min(staging_bytes(), most_staging);
-    left -= give_kv(left - staging, least_kv);
+    const uint64_t staging = all_weights_fit ? 0 : std::min(staging_for(host_.ahead_bytes, largest()), most_staging);
+    left -= give_kv(kv_, r_, left - staging, m_, host_);
     if (all_weights_fit) {
       keep(BlockRole::matrix);
       keep(BlockRole::expert);
@@ -107,11 +94,6 @@ class Attempt {
   uint64_t largest() const {
     return std::max(m_.weights.largest_slot(BlockRole::matrix), m_.weights.largest_slot(BlockRole::expert));
   }
-  // Three of the largest: with one in use anywhere, room for another can always be made (see
-  // weight_stream.h).
-  uint64_t least_staging() const { return 3 * largest(); }
-  uint64_t staging_bytes() const { return std::max(least_staging(), host_.ahead_bytes + 2 * largest()); }
-
   void keep(BlockRole role) {
     for (size_t i = 0; i < m_.weights.blocks.size(); ++i)
       if (m_.weights.blocks[i].role == role) keep_block(i);
@@ -145,37 +127,6 @@ class Attempt {
     for (const Tile& tile : m_.weights.of(table)) m_.table_resident &= host_.resident[tile.block];
   }
 
-  // --- KV
-  void kv_shape() {
-    const uint64_t page = r_.page_tokens * g_.kv_values() * kv_bytes(plan_.numerics.kv_type);
-    m_.page_slot_bytes = align_up(page, io_unit);
-    m_.pages_per_sequence = static_cast<uint32_t>(div_up(r_.context, r_.page_tokens));
-  }
-  uint64_t kv_whole() const { return 2ull * g_.n_layers * r_.sequences * m_.pages_per_sequence; }
-  // The pages being filled of every layer, those a step fills in one layer twice over (one set being
-  // written while the next is filled), and two groups of one page of each sequence.
-  uint64_t kv_tails() const { return 2ull * g_.n_layers * r_.sequences; }
-  uint64_t kv_filling() const { return 4 * (div_up(plan_.workspace.tokens, r_.page_tokens) + r_.sequences); }
-  uint64_t kv_least() const { return kv_tails() + kv_filling() + 4 * r_.sequences; }
-
-  // All KV where it fits; otherwise half of what is left, since a context fills slowly and weights are
-  // read by every token.
-  uint64_t give_kv(uint64_t left, uint64_t least) {
-    uint64_t most = left / m_.page_slot_bytes;
-    if (kv_whole() > most) most = std::max(left / 2, least) / m_.page_slot_bytes;
-    if (kv_whole() <= most) {
-      host_.kv_pages = host_.kv_kept_pages = static_cast<uint32_t>(kv_whole());
-    } else {
-      const uint64_t groups = (most - kv_tails() - kv_filling()) / (4 * r_.sequences);
-      host_.kv_group_pages = static_cast<uint32_t>(std::clamp<uint64_t>(groups / 2, 1, 32));
-      host_.kv_pages = static_cast<uint32_t>(most);
-      host_.kv_kept_pages =
-          static_cast<uint32_t>(most - kv_tails() - kv_filling() - 4ull * r_.sequences * host_.kv_group_pages);
-      m_.spill_bytes = kv_whole() * m_.page_slot_bytes;
-    }
-    return host_.kv_pages * m_.page_slot_bytes;
-  }
-
   void finish() {
     // Reading ahead leaves room for what is asked for out of turn, such as an expert.
     if (host_.staging_bytes > 0) host_.ahead_bytes = std::min(host_.ahead_bytes, host_.staging_bytes - 2 * largest());
@@ -195,6 +146,7 @@ class Attempt {
   const PlanRequest& r_;
   Plan plan_;
   Movement m_;
+  HostKv kv_;
   Holding host_;
 };
 
@@ -211,14 +163,9 @@ Status check(const Graph& g, const PlanRequest& r) {
   return validate(g);
 }
 
-// KV that goes to disk needs the disk.
 Result<Plan> with_spill(Plan plan, const PlanRequest& r) {
-  if (plan.movement.spill_bytes <= r.spill_limit) return plan;
-  return error(Code::over_budget,
-               "the KV cache of {} tokens does not fit --ram {} and may need {} on disk, of which {} are free: raise "
-               "--ram, lower -c, or choose another --spill-dir",
-               r.context, format_size(r.ram_budget), format_size(plan.movement.spill_bytes),
-               format_size(r.spill_limit));
+  SLUICE_RETURN_IF_ERROR(check_spill(plan, r));
+  return plan;
 }
 
 // Steps and tiles that are tried with an accelerator, from generous to sparing.

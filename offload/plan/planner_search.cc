@@ -35,12 +35,6 @@ std::vector<uint32_t> shares(uint32_t n, uint32_t parts) {
   return out;
 }
 
-double fixed_bytes(const std::vector<NamedBytes>& items) {
-  double sum = 0;
-  for (const NamedBytes& item : items) sum += static_cast<double>(item.bytes);
-  return sum;
-}
-
 }  // namespace
 
 Search::Search(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
@@ -110,7 +104,7 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
     uses[1] = uses[1] || decodes || prompts;
   }
   if (!uses[1]) return impossible;  // a plan for the CPU alone is another matter
-  double vram = static_cast<double>(accelerator.budget) - fixed_bytes(accelerator.fixed) -
+  double vram = static_cast<double>(accelerator.budget) - static_cast<double>(total(accelerator.fixed)) -
                 static_cast<double>(accelerator.scratch_bytes + vectors_ + workspace_[1]) -
                 layer_kv * (g_.n_layers - at_host);
   const bool streams = all_bytes > vram;
@@ -120,7 +114,7 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
 
   // The host's
   const HostKv host = host_kv(r_, at_host, shell_.workspace.tokens);
-  double ram = static_cast<double>(r_.ram_budget) - fixed_bytes(r_.fixed) -
+  double ram = static_cast<double>(r_.ram_budget) - static_cast<double>(total(r_.fixed)) -
                static_cast<double>(tables_ + (uses[0] ? workspace_[0] + vectors_ : 0) + passing_bytes(largest_));
   const double wanted = weights_ - kept - prompt_kept;
   double kv_pages = static_cast<double>(host.whole);

@@ -7,12 +7,6 @@
 namespace sluice::plan {
 namespace {
 
-uint64_t total(const std::vector<NamedBytes>& items) {
-  uint64_t sum = 0;
-  for (const NamedBytes& item : items) sum += item.bytes;
-  return sum;
-}
-
 class Arrangement {
  public:
   Arrangement(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
@@ -35,12 +29,7 @@ class Arrangement {
   Result<Plan> run() {
     SLUICE_RETURN_IF_ERROR(fill_accelerator());
     SLUICE_RETURN_IF_ERROR(fill_host());
-    if (plan_.movement.spill_bytes > r_.spill_limit)
-      return error(Code::over_budget,
-                   "the KV cache of {} tokens does not fit --ram {} and may need {} on disk, of which {} are free: "
-                   "raise --ram, lower -c, or choose another --spill-dir",
-                   r_.context, format_size(r_.ram_budget), format_size(plan_.movement.spill_bytes),
-                   format_size(r_.spill_limit));
+    SLUICE_RETURN_IF_ERROR(check_spill(plan_, r_));
     name_memory();
     return std::move(plan_);
   }
@@ -181,29 +170,10 @@ class Arrangement {
       h.ahead_bytes = std::min(reserve_.host_ahead_bytes, h.staging_bytes - passing - 2 * largest_);
     }
     left -= h.staging_bytes;
-    give_kv(kv, left);
+    left -= give_kv(kv, r_, left, plan_.movement, h);
     keep_spread(h, left, wanted);
     keep_table(left);
     return {};
-  }
-
-  // All KV where it fits; otherwise half of what is left, as a context fills slowly and weights are read by every
-  // token.
-  void give_kv(const HostKv& kv, uint64_t& left) {
-    Holding& h = host();
-    const uint64_t page = plan_.movement.page_slot_bytes;
-    uint64_t most = left / page;
-    if (kv.whole > most) most = std::max(left / 2 / page, kv.least);
-    if (kv.whole <= most) {
-      h.kv_pages = h.kv_kept_pages = static_cast<uint32_t>(kv.whole);
-    } else {
-      const uint64_t moving = kv.tails + kv.filling;
-      h.kv_group_pages = static_cast<uint32_t>(std::clamp<uint64_t>((most - moving) / (4 * r_.sequences) / 2, 1, 32));
-      h.kv_pages = static_cast<uint32_t>(most);
-      h.kv_kept_pages = static_cast<uint32_t>(most - moving - 4ull * r_.sequences * h.kv_group_pages);
-      plan_.movement.spill_bytes = kv.whole * page;
-    }
-    left -= h.kv_pages * page;
   }
 
   // The embedding table, where the accelerator does not hold it.
@@ -283,6 +253,37 @@ HostKv host_kv(const PlanRequest& r, uint32_t layers, uint32_t step_tokens) {
   kv.filling = 4 * (div_up(step_tokens, r.page_tokens) + r.sequences);
   kv.least = std::min<uint64_t>(kv.whole, kv.tails + kv.filling + 4 * r.sequences);
   return kv;
+}
+
+uint64_t total(const std::vector<NamedBytes>& items) {
+  uint64_t sum = 0;
+  for (const NamedBytes& item : items) sum += item.bytes;
+  return sum;
+}
+
+Status check_spill(const Plan& plan, const PlanRequest& r) {
+  if (plan.movement.spill_bytes <= r.spill_limit) return {};
+  return error(Code::over_budget,
+               "the KV cache of {} tokens does not fit --ram {} and may need {} on disk, of which {} are free: raise "
+               "--ram, lower -c, or choose another --spill-dir",
+               r.context, format_size(r.ram_budget), format_size(plan.movement.spill_bytes),
+               format_size(r.spill_limit));
+}
+
+uint64_t give_kv(const HostKv& kv, const PlanRequest& r, uint64_t left, Movement& m, Holding& host) {
+  const uint64_t page = m.page_slot_bytes;
+  uint64_t most = left / page;
+  if (kv.whole > most) most = std::max(left / 2 / page, kv.least);
+  if (kv.whole <= most) {
+    host.kv_pages = host.kv_kept_pages = static_cast<uint32_t>(kv.whole);
+  } else {
+    const uint64_t moving = kv.tails + kv.filling, groups = (most - moving) / (4 * r.sequences);
+    host.kv_group_pages = static_cast<uint32_t>(std::clamp<uint64_t>(groups / 2, 1, 32));
+    host.kv_pages = static_cast<uint32_t>(most);
+    host.kv_kept_pages = static_cast<uint32_t>(most - moving - 4ull * r.sequences * host.kv_group_pages);
+    m.spill_bytes = kv.whole * page;
+  }
+  return host.kv_pages * page;
 }
 
 Plan plan_shell(const Graph& g, const Machine& machine, const PlanRequest& r, uint32_t step_tokens) {

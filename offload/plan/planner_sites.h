@@ -53,6 +53,15 @@ HostKv host_kv(const PlanRequest& request, uint32_t layers, uint32_t step_tokens
 // A plan without its movement's sites: what does not depend on where things are.
 Plan plan_shell(const Graph& graph, const Machine& machine, const PlanRequest& request, uint32_t step_tokens);
 
+uint64_t total(const std::vector<NamedBytes>& items);
+
+// KV that goes to disk needs the disk.
+Status check_spill(const Plan& plan, const PlanRequest& request);
+
+// Gives the host pages of `left` bytes for its KV: all where it fits; otherwise half of what is left, as a context
+// fills slowly and weights are read by every token. What they take.
+uint64_t give_kv(const HostKv& kv, const PlanRequest& request, uint64_t left, Movement& movement, Holding& host);
+
 // Which budget is too small, and the least of it that works.
 struct Shortage {
   bool vram = false;

@@ -10,6 +10,7 @@
 #include "engine/machine/machine_file.h"
 #include "offload/plan/cost_model.h"
 #include "offload/plan/planner_sites.h"
+#include "tests/support/gpu_machine.h"
 
 using namespace sluice;
 using namespace sluice::bench;
@@ -17,19 +18,8 @@ using namespace sluice::bench;
 namespace {
 
 Machine machine_of(double cpu_gb_s, double gpu_gb_s, double link_gb_s) {
-  DeviceRates cpu, gpu;
-  cpu.id = "cpu";
-  cpu.memory_gb_s = cpu_gb_s;
-  cpu.matmul_gflops[DType::bf16] = cpu.matmul_f32_gflops[DType::f32] = 20 * cpu_gb_s;
-  for (const DType type : {DType::q4_k, DType::q6_k}) cpu.matmul_gflops[type] = 20 * cpu_gb_s;
-  gpu.id = "gpu 0";
-  gpu.memory_gb_s = gpu_gb_s;
-  gpu.call_us = 1;
-  gpu.matmul_gflops[DType::bf16] = 100 * gpu_gb_s;
-  Machine m;
-  m.devices = {cpu, gpu};
-  m.tiers = {{"host", 64 * GiB, cpu_gb_s, cpu_gb_s}, {"gpu 0", 8 * GiB, gpu_gb_s, gpu_gb_s}, {"disk", 0, 1, 1}};
-  m.links = {{"host", "gpu 0", link_gb_s, 5, 0.9 * link_gb_s, 0.8}, {"gpu 0", "host", link_gb_s, 5}};
+  Machine m = testing::gpu_machine(cpu_gb_s, gpu_gb_s, link_gb_s, 5);
+  for (const DType type : {DType::bf16, DType::q4_k, DType::q6_k}) m.devices[0].matmul_gflops[type] = 20 * cpu_gb_s;
   return m;
 }
 

@@ -80,6 +80,23 @@ Plan plan_of(const Graph& g, const Machine& m) {
 const ProductTimes product = {DType::q8_0, Compute::fast, 256, 256, 64, 20, 650};
 const LayerTimes layer = {Compute::fast, 256, 4, 4, 64, 256, 64, 7, 133, 3, 50, 2};
 
+void add_gpu(Machine& m, double memory_gb_s, double call_us) {
+  DeviceRates gpu;
+  gpu.id = "gpu 0";
+  gpu.memory_gb_s = memory_gb_s;
+  gpu.call_us = call_us;
+  gpu.matmul_gflops[DType::bf16] = 1000;
+  m.devices.push_back(gpu);
+}
+
+PlanRequest gpu_request() {
+  PlanRequest request;
+  request.ram_budget = 256 << 20;
+  request.context = 512;
+  request.accelerators = {{"gpu 0", 256 << 20, 0, {}, true}};
+  return request;
+}
+
 }  // namespace
 
 TEST_CASE("cost model: times that were measured at the model's sizes are added up") {
@@ -206,18 +223,9 @@ TEST_CASE("cost model: host and link slow each other down while both run, and no
 TEST_CASE("cost model: an accelerator without measurements computes at 0.9 of its memory, once a tile is called") {
   const Graph g = small_graph();
   Machine m = machine_with({}, {});
-  DeviceRates gpu;
-  gpu.id = "gpu 0";
-  gpu.memory_gb_s = 100;
-  gpu.call_us = 3;
-  gpu.matmul_gflops[DType::bf16] = 1000;
-  m.devices.push_back(gpu);
+  add_gpu(m, 100, 3);
   m.links = {{"host", "gpu 0", 1, 5}, {"gpu 0", "host", 2, 7}};
-  PlanRequest request;
-  request.ram_budget = 256 << 20;
-  request.context = 512;
-  request.accelerators = {{"gpu 0", 256 << 20, 0, {}, true}};
-  const auto plan = make_plan(g, m, request);
+  const auto plan = make_plan(g, m, gpu_request());
   REQUIRE_MESSAGE(plan.ok(), plan.status().message());
   const std::vector<OpCost> ops = op_costs(g, m, *plan, 1, 1, 0);
   const double bytes = 256 * 272;
@@ -239,16 +247,9 @@ TEST_CASE("cost model: an accelerator without measurements computes at 0.9 of it
 TEST_CASE("cost model: the bottleneck is what is busy longest") {
   const Graph g = small_graph();
   Machine m = machine_with({}, {});
-  DeviceRates gpu;
-  gpu.id = "gpu 0";
-  gpu.memory_gb_s = 1000;
-  gpu.matmul_gflops[DType::bf16] = 1000;
-  m.devices.push_back(gpu);
+  add_gpu(m, 1000, 0);
   m.links = {{"host", "gpu 0", 20, 0.1}, {"gpu 0", "host", 20, 0.1}};
-  PlanRequest request;
-  request.ram_budget = 256 << 20;
-  request.context = 512;
-  request.accelerators = {{"gpu 0", 256 << 20, 0, {}, true}};
+  PlanRequest request = gpu_request();
   auto plan = make_plan(g, m, request);
   REQUIRE(plan.ok());
   CHECK(plan->prediction.bottleneck == "VRAM");

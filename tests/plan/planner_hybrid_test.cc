@@ -11,6 +11,7 @@
 #include "offload/plan/cost_model.h"
 #include "offload/plan/planner.h"
 #include "offload/plan/planner_sites.h"
+#include "tests/support/gpu_machine.h"
 #include "tests/support/tiny_graph.h"
 
 namespace sluice::testing {
@@ -33,19 +34,9 @@ struct Random {
 };
 
 Machine machine_of(double cpu_gb_s, double gpu_gb_s, double link_gb_s, double latency_us) {
-  DeviceRates cpu, gpu;
-  cpu.id = "cpu";
-  cpu.memory_gb_s = cpu_gb_s;
-  cpu.call_us = 1;
-  cpu.matmul_gflops[DType::f32] = cpu.matmul_f32_gflops[DType::f32] = 20 * cpu_gb_s;
-  gpu.id = "gpu 0";
-  gpu.memory_gb_s = gpu_gb_s;
-  gpu.call_us = 1;
-  gpu.matmul_gflops[DType::bf16] = 100 * gpu_gb_s;
-  Machine m;
-  m.devices = {cpu, gpu};
-  m.tiers = {{"host", 64 * GiB, cpu_gb_s, cpu_gb_s}, {"gpu 0", 8 * GiB, gpu_gb_s, gpu_gb_s}, {"disk", 0, 1, 1}};
-  m.links = {{"host", "gpu 0", link_gb_s, latency_us, 0.9 * link_gb_s, 0.8}, {"gpu 0", "host", link_gb_s, latency_us}};
+  Machine m = testing::gpu_machine(cpu_gb_s, gpu_gb_s, link_gb_s, latency_us);
+  m.devices[0].call_us = 1;
+  m.devices[0].matmul_gflops[DType::f32] = 20 * cpu_gb_s;
   return m;
 }
 Machine usual_machine() { return machine_of(20, 400, 10, 5); }

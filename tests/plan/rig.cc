@@ -103,15 +103,9 @@ PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
   blocks.emplace(std::move(plan::WeightBlocks::create(*tiers, plan.movement.weights).value()));
   weights.emplace(*tiers, host_tier, *blocks, g, plan, plan::host_site);
 
-  plan::KvStore::Options k;
+  plan::KvStore::Options k = plan::KvStore::options_of(g, plan);
   k.pools = {{TierId{1}, plan.host().kv_kept_pages, plan.host().kv_group_pages, nullptr}};
   if (o.placed) k.pools.push_back({TierId{3}, plan.movement.sites[1].kv_kept_pages, 0, within.get()});
-  k.layer_pool = plan.numerics.kv_site;
-  k.n_kv_heads = g.n_kv_heads;
-  k.page_tokens = plan.numerics.page_tokens;
-  k.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
-  k.context = plan.context;
-  k.max_sequences = plan.workspace.sequences;
   kv = std::make_unique<plan::KvStore>(*tiers, k);
 
   if (!plan.movement.weights.op_experts.empty()) {
