@@ -26,26 +26,51 @@ Result<std::unique_ptr<GpuQueue>> GpuQueue::create(Completions& completions, con
 }
 
 void GpuQueue::launch(const KernelCall& call) {
-  if (recordings_.capturing()) {
-    const Status kept = run(recordings_.stream(), call, context_);
-    if (kept.ok()) recordings_.count(call);
-    else recordings_.abandon();
-    return stream_->done(kept);
-  }
+  if (n_held_ > 0 && !joins(held(), call)) flush();
+  held_[n_held_++] = call;
+}
+
+// Runs or records what was held back.
+void GpuQueue::flush() {
+  const std::span<const KernelCall> calls = held();
+  n_held_ = 0;
+  if (calls.empty()) return;
+  if (recordings_.capturing()) return keep(calls);
   if (!stream_->begin_work()) return;
-  const Status launched = run(stream_->get(), call, context_);
-  if (launched.ok()) {
-    const Cost c = cost(call);
-    account(call.index(), {{}, 1, c.bytes, c.flops});
-  }
+  const Status launched = run(stream_->get(), calls, context_);
+  if (launched.ok())
+    for (const KernelCall& call : calls) {
+      const Cost c = cost(call);
+      account(call.index(), {{}, 1, c.bytes, c.flops});
+    }
   stream_->done(launched);
 }
 
+void GpuQueue::keep(std::span<const KernelCall> calls) {
+  const Status kept = run(recordings_.stream(), calls, context_);
+  if (!kept.ok()) recordings_.abandon();
+  else
+    for (const KernelCall& call : calls) recordings_.count(call);
+  stream_->done(kept);
+}
+
+void GpuQueue::wait(const Event& event) {
+  flush();
+  stream_->wait(event);
+}
+
+Event GpuQueue::signal() {
+  flush();
+  return stream_->signal();
+}
+
 void GpuQueue::record(uint64_t key) {
+  flush();
   if (stream_->begin_work()) stream_->done(recordings_.begin(key));
 }
 
 void GpuQueue::replay(uint64_t key) {
+  flush();
   if (recordings_.capturing()) stream_->done(recordings_.end());
   if (!stream_->begin_work()) return;
   const Recordings::Recording* recording = recordings_.use(key);
@@ -56,6 +81,7 @@ void GpuQueue::replay(uint64_t key) {
 
 // A step that failed may have left a recording unfinished.
 void GpuQueue::reset() {
+  n_held_ = 0;
   recordings_.abandon();
   stream_->reset();
 }

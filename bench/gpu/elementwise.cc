@@ -46,47 +46,6 @@ Status bench_elementwise(Rig& rig) {
   return {};
 }
 
-Status bench_layer(Rig& rig) {
-  constexpr uint32_t hidden = 4096, kv = 1024, ffn = 14336;
-  const uint64_t layer = 300u << 20;  // more than its weights, so that three layers do not fit the L2
-  auto* x = reinterpret_cast<float*>(rig.x() + Rig::act_bytes / 2);
-  float* y = rig.out();
-  std::byte* q8 = rig.x();
-  const auto product = [&](uint64_t at, DType type, uint32_t rows, uint32_t cols, bool accumulate) {
-    return MatmulCall{rig.weights() + at, type, rows, cols, q8, ActFormat::q8, 1, y, rows, nullptr, accumulate};
-  };
-  const auto calls_of = [&](uint32_t i) {
-    const uint64_t at = i % 6 * layer, mib = 1 << 20;
-    return std::vector<KernelCall>{
-        RmsNormCall{x, x, 1e-5f, 1, hidden, y},
-        QuantizeCall{y, ActFormat::q8, 1, hidden, q8},
-        product(at, DType::q4_k, hidden, hidden, false),
-        product(at + 10 * mib, DType::q4_k, kv, hidden, false),
-        product(at + 15 * mib, DType::q4_k, kv, hidden, false),
-        RopeCall{y, x, 1, 32, 128, 128, false},
-        RopeCall{y, x, 1, 8, 128, 128, false},
-        QuantizeCall{y, ActFormat::q8, 1, hidden, q8},
-        product(at + 20 * mib, DType::q4_k, hidden, hidden, true),
-        RmsNormCall{x, x, 1e-5f, 1, hidden, y},
-        QuantizeCall{y, ActFormat::q8, 1, hidden, q8},
-        product(at + 30 * mib, DType::q4_k, ffn, hidden, false),
-        product(at + 70 * mib, DType::q4_k, ffn, hidden, false),
-        GatedActCall{y, y, Activation::silu, 1, ffn, y},
-        QuantizeCall{y, ActFormat::q8, 1, ffn, q8},
-        product(at + 110 * mib, DType::q6_k, hidden, ffn, true),
-    };
-  };
-  uint64_t bytes = 0;
-  for (const KernelCall& call : calls_of(0)) bytes += cost(call).bytes;
-  SLUICE_ASSIGN_OR_RETURN(const double us, rig.timer().us(12, rig.repeats, [&](uint32_t i) -> Status {
-    for (const KernelCall& call : calls_of(i))
-      SLUICE_RETURN_IF_ERROR(gpu::run(rig.timer().stream(), call, rig.context()));
-    return {};
-  }));
-  rig.report("layer", "8B, n=1, without attention", us, bytes, 0);
-  return {};
-}
-
 Status bench_launches(Rig& rig) {
   gpu::CallTimer& timer = rig.timer();
   const auto nothing = [&](uint32_t) { return gpu::do_nothing(timer.stream()); };

@@ -79,7 +79,7 @@ Status bench_products(Rig& rig, const std::string& only);
 Status bench_attention(Rig& rig);
 Status bench_elementwise(Rig& rig);
 Status bench_launches(Rig& rig);
-// A layer of an 8B model with one token, without its attention.
+// A layer of an 8B model with one token, its calls one by one and together, and what each step takes.
 Status bench_layer(Rig& rig);
 
 }  // namespace sluice::bench

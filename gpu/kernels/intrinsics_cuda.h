@@ -9,6 +9,8 @@
 #include <cstring>
 
 #define SLUICE_KERNEL static __global__
+// Of a kernel's parameter: it stays where it was passed, also if it is read by an index.
+#define SLUICE_CONSTANT const __grid_constant__
 // Of so many threads a block, with registers for so many blocks on an SM.
 #define SLUICE_KERNEL_BOUNDED(threads, blocks) static __global__ __launch_bounds__(threads, blocks)
 #define SLUICE_DEVICE static __device__ __forceinline__

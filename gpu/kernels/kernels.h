@@ -21,6 +21,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "core/kernel.h"
 #include "sluice/status.h"
@@ -40,6 +41,15 @@ struct KernelContext {
 
 // Errors: unsupported (a type or shape without kernels), over_budget (scratch too small), or the launch's.
 Status run(cudaStream_t stream, const KernelCall& call, const KernelContext& context);
+
+// Some calls, one behind the other, have a kernel in common, with the bits that they have alone: products of the same
+// activations for 1 to 16 tokens (matvec_q8.cu), a norm or a gated activation and the quantizing of what it makes, the
+// rotations of queries and keys and the append of these (rope_append.cu). joins(): whether `next` may be run with the
+// calls that are held back for it, which may be run together. Calls that were held back are run by run(); of all sizes
+// up to most_joint.
+inline constexpr size_t most_joint = 4;
+bool joins(std::span<const KernelCall> held, const KernelCall& next);
+Status run(cudaStream_t stream, std::span<const KernelCall> calls, const KernelContext& context);
 
 // f32 for weights that are not quantized and for Compute::f32, q8 otherwise.
 ActFormat act_format(DType weights, Compute compute);
@@ -87,8 +97,9 @@ Status run(cudaStream_t stream, const RouteCall& call, const KernelContext& cont
 Status run(cudaStream_t stream, const MergeCall& call, const KernelContext& context);
 
 // The kernels that a product chooses from.
-Status matvec_q8(cudaStream_t stream, const MatmulCall& call, const KernelContext& context);  // 1 to 16 tokens
-Status matvec_f32(cudaStream_t stream, const MatmulCall& call);                               // any number
+Status matvec_q8(cudaStream_t stream, std::span<const MatmulCall> calls,
+                 const KernelContext& context);                   // 1 to 16 tokens
+Status matvec_f32(cudaStream_t stream, const MatmulCall& call);   // any number
 Status matmul_tile(cudaStream_t stream, const MatmulCall& call);  // q8, any number; fast from some 32 on
 bool matmul_dense_serves(const MatmulCall& call, const KernelContext& context);
 Status matmul_dense(cudaStream_t stream, const MatmulCall& call, const KernelContext& context);  // with a library

@@ -9,12 +9,16 @@
 // integer dot product of each block of 32 values (Q6_K: 16) is exact; scale_x * (scale_w * dot + min_w * sum_x) is
 // added to one of four sums of the warp, that of blocks 2j and 2j + 1 of every chunk. The four are added as (0 + 1) +
 // (2 + 3), then the warps in their order. All that depends on the column alone, so a row's bits are the same for any
-// number of tokens, any row tile and any size of grids.
+// number of tokens, any row tile and any size of grids. Products of the same activations share a launch: a kernel of 10
+// us is mostly begin and end.
 //
 // One token has a kernel of its own, with the same sums: a product of 16 rows and 8 columns would be 7/8 waste, so
 // the columns are the eight blocks of the chunk, each multiplied with the weights of its block and zeros else. The
 // products of one accumulator are then those of different blocks, which different lanes scale and add.
+#include <algorithm>
+
 #include "gpu/kernels/dispatch.h"
+#include "gpu/kernels/joint.h"
 #include "gpu/kernels/kernels.h"
 #include "gpu/kernels/matvec_work.h"
 #include "gpu/kernels/q8_rows.h"
@@ -62,8 +66,8 @@ struct OneProduct {
   uint32_t words[2] = {};
   Q8Scale scale[2] = {};
 
-  SLUICE_DEVICE_MEMBER OneProduct(const MatmulCall& call, const Q8Layout& layout, WarpMemory<V>& /*memory*/)
-      : x(call.x), x_scales(reinterpret_cast<const Q8Scale*>(call.x + layout.scales)) {}
+  SLUICE_DEVICE_MEMBER OneProduct(const ProductGroup& group, WarpMemory<V>& /*memory*/)
+      : x(group.x), x_scales(reinterpret_cast<const Q8Scale*>(group.x + group.layout.scales)) {}
 
   SLUICE_DEVICE_MEMBER void begin() { acc[0] = acc[1] = 0.0f; }
 
@@ -115,10 +119,10 @@ struct OneProduct {
 };
 
 template <class V>
-SLUICE_KERNEL void matvec_one_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
+SLUICE_KERNEL void matvec_one_kernel(SLUICE_CONSTANT ProductGroup group) {
   SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
-  OneProduct<V> product(call, layout, memory->warp[warp()]);
-  work_through<V>(call, work_of<V>(call, row_bytes), *memory, product);
+  OneProduct<V> product(group, memory->warp[warp()]);
+  work_through<V>(group, *memory, product);
 }
 
 // --- 2 to 16 tokens ---
@@ -135,15 +139,14 @@ struct Products {
   uint32_t words[subs_per_chunk][2] = {};
   Q8Scale scale[subs_per_chunk][2] = {};
 
-  SLUICE_DEVICE_MEMBER Products(const MatmulCall& call, const Q8Layout& layout, WarpMemory<V>& warp_memory)
-      : memory(warp_memory) {
+  SLUICE_DEVICE_MEMBER Products(const ProductGroup& group, WarpMemory<V>& warp_memory) : memory(warp_memory) {
     SLUICE_UNROLL
     for (uint32_t n = 0; n < N; ++n) {
-      x[n] = call.x + least(8 * n + g, call.n_tokens - 1) * layout.row_bytes + 4 * t;
+      x[n] = group.x + least(8 * n + g, group.n_tokens - 1) * group.layout.row_bytes + 4 * t;
       SLUICE_UNROLL
       for (uint32_t i = 0; i < 2; ++i)
         x_scales[n][i] = reinterpret_cast<const Q8Scale*>(
-            call.x + least(8 * n + 2 * t + i, call.n_tokens - 1) * layout.row_bytes + layout.scales);
+            group.x + least(8 * n + 2 * t + i, group.n_tokens - 1) * group.layout.row_bytes + group.layout.scales);
     }
   }
 
@@ -215,49 +218,100 @@ struct Products {
 
 template <class V>
 SLUICE_KERNEL_BOUNDED(32 * warps, 3)
-void matvec_q8_kernel(MatmulCall call, Q8Layout layout, uint64_t row_bytes) {
+void matvec_q8_kernel(SLUICE_CONSTANT ProductGroup group) {
   SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
-  Products<V> products(call, layout, memory->warp[warp()]);
-  work_through<V>(call, work_of<V>(call, row_bytes), *memory, products);
+  Products<V> products(group, memory->warp[warp()]);
+  work_through<V>(group, *memory, products);
 }
 
 // --- host ---
 
 template <class V>
-Status start(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
+ProductGroup group_of(std::span<const MatmulCall> calls) {
+  const MatmulCall& first = calls.front();
+  ProductGroup group{{}, first.x, q8_layout(first.cols), row_bytes(first.dtype, first.cols), first.cols, first.n_tokens,
+                     0};
+  for (uint32_t i = 0; i < most_joint; ++i) {
+    if (i >= calls.size()) {
+      group.parts[i].first_tile = UINT32_MAX;
+      continue;
+    }
+    const MatmulCall& call = calls[i];
+    group.parts[i] = {call.weights, {call.out, call.bias, call.out_stride, call.accumulate}, call.rows, group.n_tiles};
+    group.n_tiles += blocks_for(call.rows, V::rows);
+  }
+  return group;
+}
+
+LaunchInfo info_of(std::span<const MatmulCall> calls) {
+  LaunchInfo sum{"matvec_q8", 0, 0};
+  for (const MatmulCall& call : calls) {
+    const Cost c = cost(KernelCall(call));
+    sum.bytes += c.bytes;
+    sum.flops += c.flops;
+  }
+  return sum;
+}
+
+template <class V>
+Status start(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
   static_assert(sizeof(BlockMemory<V>) <= most_shared);
   constexpr uint32_t resident = shared_of_sm / (sizeof(BlockMemory<V>) + 1024);
-  const uint32_t tiles = blocks_for(call.rows, V::rows), most = resident * context.n_sms;
-  const LaunchShape shape{
-      .grid_x = tiles < most ? tiles : most, .block_x = 32 * warps, .shared_bytes = sizeof(BlockMemory<V>)};
+  const ProductGroup group = group_of<V>(calls);
+  const uint32_t most = resident * context.n_sms;
+  const LaunchShape shape{.grid_x = group.n_tiles < most ? group.n_tiles : most,
+                          .block_x = 32 * warps,
+                          .shared_bytes = sizeof(BlockMemory<V>)};
   const auto kernel = [] {
     if constexpr (V::N == 0) return matvec_one_kernel<V>;
     else return matvec_q8_kernel<V>;
   }();
-  return launch(stream, launch_info("matvec_q8", call), shape, kernel, call, q8_layout(call.cols),
-                row_bytes(call.dtype, call.cols));
+  return launch(stream, info_of(calls), shape, kernel, group);
 }
 
 // Tiles of 32 rows halve what activations cost; formats of many bits need them less and have no room for them.
 template <class F, bool aligned>
-Status start_of(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
+Status start_of(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
   constexpr uint32_t wide = ChunkOf<F, aligned>::bytes < 200 ? 2 : 1;
-  if (call.n_tokens == 1) return start<Variant<F, aligned, 0, 1>>(stream, call, context);
-  if (call.n_tokens > 8) return start<Variant<F, aligned, 2, 1>>(stream, call, context);
-  if (call.rows < 2 * stage_rows * context.n_sms) return start<Variant<F, aligned, 1, 1>>(stream, call, context);
-  return start<Variant<F, aligned, 1, wide>>(stream, call, context);
+  const uint32_t n_tokens = calls.front().n_tokens;
+  if (n_tokens == 1) return start<Variant<F, aligned, 0, 1>>(stream, calls, context);
+  if (n_tokens > 8) return start<Variant<F, aligned, 2, 1>>(stream, calls, context);
+  uint64_t rows = 0;
+  for (const MatmulCall& call : calls) rows += call.rows;
+  if (rows < 2 * stage_rows * context.n_sms) return start<Variant<F, aligned, 1, 1>>(stream, calls, context);
+  return start<Variant<F, aligned, 1, wide>>(stream, calls, context);
+}
+
+// Whether no element belongs to the outputs of both, given that rows do not run into the next row.
+bool apart(const MatmulCall& a, const MatmulCall& b) {
+  const MatmulCall &low = a.out < b.out ? a : b, &high = a.out < b.out ? b : a;
+  const auto distance = static_cast<uint64_t>(high.out - low.out);
+  if (distance >= uint64_t{low.n_tokens - 1} * low.out_stride + low.rows) return true;
+  return low.out_stride == high.out_stride && distance >= low.rows && distance + high.rows <= low.out_stride;
+}
+
+bool begins_aligned(const MatmulCall& call) {
+  return multiple_of_16(call.weights) && row_bytes(call.dtype, call.cols) % 16 == 0;
 }
 
 }  // namespace
 
-Status matvec_q8(cudaStream_t stream, const MatmulCall& call, const KernelContext& context) {
-  const bool aligned =
-      reinterpret_cast<uintptr_t>(call.weights) % 16 == 0 && row_bytes(call.dtype, call.cols) % 16 == 0;
-  return with_quantized("matvec", call.dtype, [&]<class F>(F) {
+bool joins(const MatmulCall& product, const MatmulCall& next) {
+  const auto decodes = [](const MatmulCall& call) {
+    return call.x_format == ActFormat::q8 && !call.prompt && call.n_tokens > 0 && call.n_tokens <= decode_tokens &&
+           call.rows > 0;
+  };
+  return decodes(product) && decodes(next) && next.x == product.x && next.dtype == product.dtype &&
+         next.cols == product.cols && next.n_tokens == product.n_tokens && apart(product, next);
+}
+
+Status matvec_q8(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
+  const bool aligned = std::all_of(calls.begin(), calls.end(), begins_aligned);
+  return with_quantized("matvec", calls.front().dtype, [&]<class F>(F) {
     // Chunks that are no multiple of 16 begin at other places in turn.
     if constexpr (ChunkOf<F, true>::bytes % 16 == 0)
-      if (aligned) return start_of<F, true>(stream, call, context);
-    return start_of<F, false>(stream, call, context);
+      if (aligned) return start_of<F, true>(stream, calls, context);
+    return start_of<F, false>(stream, calls, context);
   });
 }
 

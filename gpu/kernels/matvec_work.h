@@ -2,7 +2,9 @@
 // The products themselves are in matvec_q8.cu.
 #pragma once
 
+#include "gpu/kernels/kernels.h"
 #include "gpu/kernels/matvec_stage.h"
+#include "gpu/kernels/q8_rows.h"
 
 namespace sluice::gpu {
 
@@ -34,25 +36,42 @@ struct BlockMemory {
   float partial[2][V::partial_floats];  // of this tile and the one before
 };
 
-// The matrix as a block's warps share it: tiles block_x, block_x + grid_x, …; of each, steps at chunks warp + 4 * step.
-struct Work {
+// Products of the same activations, the tiles of one behind those of the other.
+struct ProductPart {
   const std::byte* weights;
+  ProductOut to;
+  uint32_t rows, first_tile;  // first_tile of those that there are not: beyond all tiles
+};
+struct ProductGroup {
+  ProductPart parts[most_joint];
+  const std::byte* x;
+  Q8Layout layout;
   uint64_t row_bytes;
-  uint32_t n_rows, n_tiles, n_chunks, n_steps, n_subs;
+  uint32_t cols, n_tokens, n_tiles;
 };
 
-template <class V>
-SLUICE_DEVICE Work work_of(const MatmulCall& call, uint64_t row_bytes) {
-  const uint32_t n_chunks = (call.cols + chunk_cols - 1) / chunk_cols;
-  return {call.weights,  row_bytes,
-          call.rows,     (call.rows + V::rows - 1) / V::rows,
-          n_chunks,      (n_chunks + warps - 1) / warps,
-          call.cols / 32};
+SLUICE_DEVICE const ProductPart& part_of(const ProductGroup& group, uint32_t tile) {
+  uint32_t part = 0;
+  SLUICE_UNROLL
+  for (uint32_t i = 1; i < most_joint; ++i) part += tile >= group.parts[i].first_tile ? 1 : 0;
+  return group.parts[part];
+}
+
+// The products as a block's warps share them: tiles block_x, block_x + grid_x, …; of each, steps at chunks
+// warp + 4 * step.
+struct Work {
+  const ProductGroup& group;
+  uint32_t n_chunks, n_steps, n_subs;
+};
+
+SLUICE_DEVICE Work work_of(const ProductGroup& group) {
+  const uint32_t n_chunks = (group.cols + chunk_cols - 1) / chunk_cols;
+  return {group, n_chunks, (n_chunks + warps - 1) / warps, group.cols / 32};
 }
 
 template <class V>
-SLUICE_DEVICE RowTile tile_of(const Work& work, uint32_t tile) {
-  return {work.weights, work.row_bytes, tile * V::rows, work.n_rows - 1};
+SLUICE_DEVICE RowTile tile_of(const ProductGroup& group, const ProductPart& part, uint32_t tile) {
+  return {part.weights, group.row_bytes, (tile - part.first_tile) * V::rows, part.rows - 1};
 }
 
 // Where copies or products are.
@@ -82,9 +101,9 @@ template <class V>
 SLUICE_DEVICE void begin_tile(const Work& work, Loader<V>& loader) {
   using C = ChunkOf<typename V::F, V::aligned>;
   const uint32_t skipped = warp() * C::bytes;
-  const auto all = static_cast<uint32_t>(work.row_bytes);
-  loader.rest = loader.at.tile < work.n_tiles && all > skipped ? all - skipped : 0;
-  const RowTile tile = tile_of<V>(work, loader.at.tile);
+  const auto all = static_cast<uint32_t>(work.group.row_bytes);
+  loader.rest = loader.at.tile < work.group.n_tiles && all > skipped ? all - skipped : 0;
+  const RowTile tile = tile_of<V>(work.group, part_of(work.group, loader.at.tile), loader.at.tile);
   SLUICE_UNROLL
   for (uint32_t i = 0; i < 2 * V::M; ++i) {
     loader.first[i] = tile_row(tile, lane() / 4 + 8 * i) + skipped;
@@ -145,7 +164,8 @@ SLUICE_DEVICE void convert_scales(const RowTile& tile, uint32_t chunk, const std
 
 // Adds the warps' sums of a tile up and stores them. partial: warps x tokens x rows.
 template <class V>
-SLUICE_DEVICE void add_warps_and_store(const MatmulCall& call, uint32_t first_row, const float* partial) {
+SLUICE_DEVICE void add_warps_and_store(const ProductPart& part, uint32_t n_tokens, uint32_t first_row,
+                                       const float* partial) {
   constexpr uint32_t n = V::tokens * V::rows, threads = 32 * warps;
   block_barrier();
   SLUICE_UNROLL
@@ -156,7 +176,7 @@ SLUICE_DEVICE void add_warps_and_store(const MatmulCall& call, uint32_t first_ro
     SLUICE_UNROLL
     for (uint32_t w = 1; w < warps; ++w) sum += partial[w * n + i];
     const uint32_t token = i / V::rows, row = first_row + i % V::rows;
-    if (token < call.n_tokens && row < call.rows) store_product(call, token, row, sum);
+    if (token < n_tokens && row < part.rows) store_product(part.to, token, row, sum);
   }
 }
 
@@ -164,15 +184,16 @@ SLUICE_DEVICE void add_warps_and_store(const MatmulCall& call, uint32_t first_ro
 // products.add(tile, chunk, stage, n_subs) adds a chunk, products.finish(partial) hands a tile's sums of this warp
 // over.
 template <class V, class Products>
-SLUICE_DEVICE void work_through(const MatmulCall& call, const Work& work, BlockMemory<V>& block, Products& products) {
+SLUICE_DEVICE void work_through(const ProductGroup& group, BlockMemory<V>& block, Products& products) {
+  const Work work = work_of(group);
   WarpMemory<V>& memory = block.warp[warp()];
   Position now{block_x(), 0, 0};
   Loader<V> loader = loader_of<V>(work, memory);
   SLUICE_UNROLL
   for (uint32_t i = 0; i + 1 < stages; ++i) start_chunk(work, loader);
-  for (uint32_t parity = 0; now.tile < work.n_tiles; parity ^= 1) {
-    const uint32_t first_row = now.tile * V::rows;
-    const RowTile tile = tile_of<V>(work, now.tile);
+  for (uint32_t parity = 0; now.tile < group.n_tiles; parity ^= 1) {
+    const ProductPart& part = part_of(group, now.tile);
+    const RowTile tile = tile_of<V>(group, part, now.tile);
     products.begin();
     for (uint32_t step = 0; step < work.n_steps; ++step) {
       const uint32_t chunk = warp() + step * warps;
@@ -191,7 +212,7 @@ SLUICE_DEVICE void work_through(const MatmulCall& call, const Work& work, BlockM
     }
     float* partial = block.partial[parity];
     products.finish(partial + warp() * V::tokens * V::rows);
-    add_warps_and_store<V>(call, first_row, partial);
+    add_warps_and_store<V>(part, group.n_tokens, tile.first_row, partial);
   }
   async_wait<0>();
 }

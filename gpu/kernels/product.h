@@ -8,11 +8,20 @@ namespace sluice::gpu {
 
 SLUICE_DEVICE uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
-// What becomes of a sum.
+// Where the sums of a product go, and what becomes of them.
+struct ProductOut {
+  float* out;
+  const float* bias;
+  uint32_t stride;
+  bool accumulate;
+};
+SLUICE_DEVICE void store_product(const ProductOut& to, uint32_t token, uint32_t row, float value) {
+  float* out = to.out + uint64_t{token} * to.stride + row;
+  if (to.bias != nullptr) value += to.bias[row];
+  *out = to.accumulate ? *out + value : value;
+}
 SLUICE_DEVICE void store_product(const MatmulCall& call, uint32_t token, uint32_t row, float value) {
-  float* out = call.out + uint64_t{token} * call.out_stride + row;
-  if (call.bias != nullptr) value += call.bias[row];
-  *out = call.accumulate ? *out + value : value;
+  store_product(ProductOut{call.out, call.bias, call.out_stride, call.accumulate}, token, row, value);
 }
 
 }  // namespace sluice::gpu

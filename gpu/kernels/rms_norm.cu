@@ -1,16 +1,18 @@
-// out (+)= weight * x / sqrt(mean(x^2) + eps), row by row.
+// out (+)= weight * x / sqrt(mean(x^2) + eps), row by row; alone, or with the quantizing of what it makes.
 //
-// Bytes: 8 a value (12 to a residual), and the weight once. Flops: 4 a value. Bound by memory for many rows,
-// by the latency of a block for few: a row is one block's.
+// Bytes: 8 a value (12 to a residual, 11.25 with the quantized ones), and the weight once. Flops: 4 a value. Bound by
+// memory for many rows, by the latency of a block for few: a row is one block's.
 //
-// A thread adds the squares of every 512th value, a warp its lanes, the first warp the warps.
+// A thread has four values of every 2048 and adds their squares in order, a warp its lanes, every warp the warps.
 #include "gpu/kernels/dispatch.h"
+#include "gpu/kernels/joint.h"
 #include "gpu/kernels/kernels.h"
+#include "gpu/kernels/quantize_block.h"
 
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t threads = 512, warps = threads / 32;
+constexpr uint32_t threads = 512, warps = threads / 32, step = 4 * threads;
 
 // The sum over the block, in every thread.
 SLUICE_DEVICE float block_sum(float value, float* partial) {
@@ -20,18 +22,74 @@ SLUICE_DEVICE float block_sum(float value, float* partial) {
   return warp_sum(lane() < warps ? partial[lane()] : 0.0f);
 }
 
+// Values c..c + 3 of a row, zeros beyond its end. vectors: rows are multiples of 16 bytes.
+template <bool vectors>
+SLUICE_DEVICE Vec16 four_of(const float* row, uint32_t c, uint32_t cols) {
+  Vec16 four{};
+  if constexpr (vectors) {
+    if (c < cols) four = load16(row + c);
+  } else {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) four.words[i] = c + i < cols ? __builtin_bit_cast(uint32_t, row[c + i]) : 0;
+  }
+  return four;
+}
+
+template <bool vectors>
+SLUICE_DEVICE float scale_of(const RmsNormCall& call, const float* x, float* partial) {
+  float squares = 0.0f;
+  for (uint32_t c = 4 * thread_x(); c < call.cols; c += step) {
+    const Vec16 four = four_of<vectors>(x, c, call.cols);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) {
+      const auto value = __builtin_bit_cast(float, four.words[i]);
+      squares = fmaf(value, value, squares);
+    }
+  }
+  return 1.0f / sqrtf(block_sum(squares, partial) / static_cast<float>(call.cols) + call.eps);
+}
+
+SLUICE_DEVICE float normed(const RmsNormCall& call, float x, float scale, uint32_t c) {
+  const float value = x * scale;
+  return call.weight != nullptr ? value * call.weight[c] : value;
+}
+
+template <bool vectors>
 SLUICE_KERNEL void rms_norm_kernel(RmsNormCall call) {
   SLUICE_SHARED(float, partial, [warps]);
   const float* x = call.x + uint64_t{block_x()} * call.cols;
   float* out = call.out + uint64_t{block_x()} * call.cols;
-  float squares = 0;
-  for (uint32_t c = thread_x(); c < call.cols; c += threads) squares = fmaf(x[c], x[c], squares);
-  squares = block_sum(squares, partial);
-  const float scale = 1.0f / sqrtf(squares / static_cast<float>(call.cols) + call.eps);
-  for (uint32_t c = thread_x(); c < call.cols; c += threads) {
-    float value = x[c] * scale;
-    if (call.weight != nullptr) value *= call.weight[c];
-    out[c] = call.accumulate ? out[c] + value : value;
+  const float scale = scale_of<vectors>(call, x, partial);
+  for (uint32_t c = 4 * thread_x(); c < call.cols; c += step) {
+    const Vec16 four = four_of<vectors>(x, c, call.cols);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) {
+      if (!vectors && c + i >= call.cols) break;
+      const float value = normed(call, __builtin_bit_cast(float, four.words[i]), scale, c + i);
+      out[c + i] = call.accumulate ? out[c + i] + value : value;
+    }
+  }
+}
+
+// Rows are multiples of 128 bytes here, so that vectors serve.
+SLUICE_KERNEL void rms_norm_quantize_kernel(RmsNormCall call, std::byte* quantized, Q8Layout layout) {
+  SLUICE_SHARED(float, partial, [warps]);
+  const float* x = call.x + uint64_t{block_x()} * call.cols;
+  float* out = call.out + uint64_t{block_x()} * call.cols;
+  std::byte* row = quantized + uint64_t{block_x()} * layout.row_bytes;
+  const float scale = scale_of<true>(call, x, partial);
+  for (uint32_t first = 128 * warp(); first < call.cols; first += step) {
+    const uint32_t c = first + 4 * lane();
+    const bool inside = c < call.cols;
+    Vec16 four = four_of<true>(x, c, call.cols);
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) {
+      if (!inside) break;
+      four.words[i] =
+          __builtin_bit_cast(uint32_t, normed(call, __builtin_bit_cast(float, four.words[i]), scale, c + i));
+    }
+    if (inside) store16(out + c, four);
+    quantize_four(four, inside, row, layout, c);
   }
 }
 
@@ -40,7 +98,21 @@ SLUICE_KERNEL void rms_norm_kernel(RmsNormCall call) {
 Status run(cudaStream_t stream, const RmsNormCall& call, const KernelContext&) {
   if (call.n_rows == 0 || call.cols == 0) return {};
   const LaunchShape shape{.grid_x = call.n_rows, .block_x = threads};
-  return launch(stream, launch_info("rms_norm", call), shape, rms_norm_kernel, call);
+  const auto kernel = call.cols % 4 == 0 && multiple_of_16(call.x) ? rms_norm_kernel<true> : rms_norm_kernel<false>;
+  return launch(stream, launch_info("rms_norm", call), shape, kernel, call);
+}
+
+bool joins(const RmsNormCall& norm, const QuantizeCall& next) {
+  return next.x == norm.out && next.format == ActFormat::q8 && next.n_rows == norm.n_rows && next.cols == norm.cols &&
+         norm.cols != 0 && norm.cols % 32 == 0 && !norm.accumulate && multiple_of_16(norm.x) &&
+         multiple_of_16(norm.out);
+}
+
+Status run_joint(cudaStream_t stream, const RmsNormCall& norm, const QuantizeCall& quantize) {
+  if (norm.n_rows == 0) return {};
+  const LaunchShape shape{.grid_x = norm.n_rows, .block_x = threads};
+  return launch(stream, joint_info("rms_norm_quantize", norm, quantize), shape, rms_norm_quantize_kernel, norm,
+                quantize.out, q8_layout(norm.cols));
 }
 
 }  // namespace sluice::gpu

@@ -5,6 +5,7 @@
 // a value, bound by memory for many tokens, by the launch for few.
 #include "gpu/kernels/dispatch.h"
 #include "gpu/kernels/kernels.h"
+#include "gpu/kernels/rope.h"
 
 namespace sluice::gpu {
 namespace {
@@ -30,12 +31,10 @@ SLUICE_KERNEL void rope_kernel(RopeCall call) {
   if (p >= uint64_t{call.n_tokens} * call.n_heads * half) return;
   const uint64_t head = p / half;
   const auto i = static_cast<uint32_t>(p % half);
-  const float* table = call.table + head / call.n_heads * call.n_rot;
-  float* first = call.x + head * call.head_dim + (call.pairs ? 2 * i : i);
-  float* second = first + (call.pairs ? 1 : half);
-  const float a = *first, b = *second, cosine = table[i], sine = table[half + i];
-  *first = fmaf(a, cosine, -(b * sine));
-  *second = fmaf(b, cosine, a * sine);
+  float* x = call.x + head * call.head_dim;
+  const RotatedPair pair = rotated_pair(call, x, call.table + head / call.n_heads * call.n_rot, i);
+  x[pair.first] = pair.a;
+  x[pair.second] = pair.b;
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #define SLUICE_KERNEL static
 #define SLUICE_KERNEL_BOUNDED(threads, blocks) static
+#define SLUICE_CONSTANT const
 #define SLUICE_DEVICE [[maybe_unused]] static
 #define SLUICE_DEVICE_MEMBER
 #define SLUICE_UNROLL

@@ -1,0 +1,38 @@
+// Calls that one kernel does together (kernels.h): which they are, each where its kernel is.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/kernel.h"
+#include "gpu/launch.h"
+#include "sluice/status.h"
+
+namespace sluice::gpu {
+
+inline constexpr uint32_t most_joint_tokens = 65535;  // of the kernels that count tokens in a grid's second dimension
+
+inline bool multiple_of_16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// Whether the second call can be run with the first, which is held back.
+bool joins(const MatmulCall& product, const MatmulCall& next);
+bool joins(const RmsNormCall& norm, const QuantizeCall& next);
+bool joins(const GatedActCall& act, const QuantizeCall& next);
+bool joins(const RopeCall& queries, const RopeCall& keys);
+bool joins(const RopeCall& keys, const KvAppendCall& next);
+
+Status run_joint(cudaStream_t stream, const RmsNormCall& norm, const QuantizeCall& quantize);
+Status run_joint(cudaStream_t stream, const GatedActCall& act, const QuantizeCall& quantize);
+Status run_joint(cudaStream_t stream, const RopeCall& queries, const RopeCall& keys, const KvAppendCall& append);
+
+template <class... Calls>
+LaunchInfo joint_info(const char* name, const Calls&... calls) {
+  LaunchInfo sum{name, 0, 0};
+  for (const Cost& c : {cost(KernelCall(calls))...}) {
+    sum.bytes += c.bytes;
+    sum.flops += c.flops;
+  }
+  return sum;
+}
+
+}  // namespace sluice::gpu
