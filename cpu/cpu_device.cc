@@ -21,7 +21,7 @@ Result<std::unique_ptr<CpuDevice>> CpuDevice::create(const CpuOptions& options) 
   queue.trace = options.trace;
   queue.team.n_threads = n;
   if (pinned) queue.team.cores.assign(topology.cores.begin(), topology.cores.begin() + n);
-  if (n > topology.n_hardware_threads) queue.team.spin_ns = 0;
+  queue.team.spin_ns = n > topology.n_hardware_threads ? 0 : options.patience_us * 1000;
   SLUICE_ASSIGN_OR_RETURN(auto made, CpuQueue::create(std::move(queue)));
   return std::unique_ptr<CpuDevice>(new CpuDevice(std::move(made), n, pinned, kernels(options.isa).isa));
 }

@@ -19,6 +19,8 @@ struct CpuOptions {
   Trace* trace = nullptr;  // outlives the device
   // One thread to a core, where there are enough cores; more threads than cores are never pinned.
   bool pin = true;
+  // How long a thread looks for work before it sleeps. Longer where short work of others comes in between.
+  uint32_t patience_us = 100;
 };
 
 class CpuDevice : public Device {

@@ -50,9 +50,12 @@ std::vector<plan::NamedBytes> fixed_memory(const EngineOptions& o, const Model& 
   return fixed;
 }
 
-// The threads that feed a GPU, and carry its progress, need one where the CPU computes beside it.
-void leave_a_core(Blueprint& b) {
-  if (!b.gpus.empty() && b.options.threads == 0 && b.cpu.n_threads > 2) --b.cpu.n_threads;
+// Threads that feed a GPU, and carry its progress, need a core where the CPU computes beside it. And the CPU's threads
+// stay awake while the GPU has its layers: those take some hundred microseconds, to be woken up takes one.
+void take_turns_with_gpus(Blueprint& b) {
+  if (b.gpus.empty()) return;
+  if (b.options.threads == 0 && b.cpu.n_threads > 2) --b.cpu.n_threads;
+  if (!plan::hand_overs(b.model.graph, b.plan.numerics.decode).empty()) b.cpu.patience_us = 2000;
 }
 
 // Bytes of KV that may go to disk.
@@ -129,7 +132,7 @@ Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {
   b.no_gpu = gpus.reason;
   if (b.plan.numerics.sites.size() > 1) b.gpus = gpus.devices;
   if (!described && !b.gpus.empty()) b.plan.numerics.libraries = {"", gpu::gpu_library(b.gpus.front())};
-  leave_a_core(b);
+  take_turns_with_gpus(b);
   return b;
 }
 

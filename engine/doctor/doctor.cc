@@ -25,7 +25,7 @@ namespace {
 
 using namespace engine;
 
-constexpr uint64_t probe_bytes = 256 * MiB, measured_weights = 160 * MiB;
+constexpr uint64_t probe_bytes = 256 * MiB;
 constexpr double seconds_each = 2;
 
 double seconds_since(uint64_t start) { return static_cast<double>(now_ns() - start) * 1e-9; }
@@ -92,7 +92,7 @@ class Examination {
 
   Status measure_kernels() {
     say("measuring memory and kernels");
-    SLUICE_ASSIGN_OR_RETURN(DeviceRates rates, measure_cpu(*device_, measured_weights));
+    SLUICE_ASSIGN_OR_RETURN(DeviceRates rates, measure_cpu(*device_, weights_));
     for (const auto& [type, gb_s] : rates.matvec_gb_s)
       report_.kernels.push_back({std::string(info(type).name), gb_s, rates.matmul_gflops[type],
                                  rates.matvec_f32_gb_s[type], rates.matmul_f32_gflops[type]});
@@ -145,7 +145,7 @@ class Examination {
     if (o_.model.empty()) return {};
     say("measuring the model's own products");
     SLUICE_ASSIGN_OR_RETURN(const Model model, open_model(o_.model));
-    return measure_model(model.graph, Compute::fast, measured_weights, *device_, machine_.devices.front()).status();
+    return measure_model(model.graph, Compute::fast, weights_, *device_, machine_.devices.front()).status();
   }
 
   Status write_file() {
@@ -156,6 +156,7 @@ class Examination {
   const ExamineOptions& o_;
   cpu::CpuOptions cpu_;
   std::unique_ptr<cpu::CpuDevice> device_;
+  const uint64_t weights_ = bytes_to_measure_with(available_memory() / 4);
   HealthReport report_;
   Machine machine_;
   std::string cache_path_;

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "core/error.h"
+#include "cpu/topology.h"
 #include "engine/gpus.h"
 #include "engine/machine/machine_file.h"
 #include "engine/machine/measure_disk.h"
@@ -18,7 +19,7 @@
 namespace sluice::engine {
 namespace {
 
-constexpr uint64_t least_weights = 40 * MiB, most_weights = 160 * MiB, tile_bytes = 8 * MiB;
+constexpr uint64_t least_weights = 40 * MiB, enough_weights = 160 * MiB, most_weights = GiB, tile_bytes = 8 * MiB;
 constexpr uint32_t cols = 4096, some_rows = 512, many_tokens = 64;
 constexpr double few = 0.05;  // parts of a file that do not matter
 constexpr std::array types = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0, DType::q4_1,
@@ -116,6 +117,12 @@ std::string machine_cache_path(const cpu::CpuDevice& device, const std::string& 
                      static_cast<uint64_t>(st.st_dev));
 }
 
+uint64_t bytes_to_measure_with(uint64_t memory) {
+  const auto topology = cpu::read_topology();
+  const uint64_t cached = topology.ok() ? topology->l3_bytes : 0;
+  return std::clamp(memory, least_weights, std::clamp(3 * cached, enough_weights, most_weights));
+}
+
 Result<DeviceRates> measure_cpu(cpu::CpuDevice& device, uint64_t weights) {
   DeviceRates rates;
   rates.id = device.name();
@@ -150,7 +157,7 @@ Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
   if (!cached.empty())
     if (auto read = read_machine(cached); read.ok() && read->build == build_id()) machine = std::move(*read);
   bool changed = false;
-  const uint64_t weights = std::clamp(r.memory, least_weights, most_weights);
+  const uint64_t weights = bytes_to_measure_with(r.memory);
   SLUICE_RETURN_IF_ERROR(add_cpu(weights, device, machine, changed));
   if (hot < 1) SLUICE_RETURN_IF_ERROR(add_tier(r, false, device, machine, changed));
   if (hot > 0) SLUICE_RETURN_IF_ERROR(add_tier(r, true, device, machine, changed));

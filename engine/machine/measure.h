@@ -10,8 +10,12 @@
 
 namespace sluice::engine {
 
+// Bytes of weights with which the others here measure: some times what the caches hold, which in a virtual machine may
+// be those of all its host, but `memory` at most.
+uint64_t bytes_to_measure_with(uint64_t memory);
+
 // Rates of products for every type, of memory, and of a kernel call, on `device`. Takes about a second,
-// and `weights` bytes of memory, which should be several times what caches hold.
+// and `weights` bytes of memory.
 Result<DeviceRates> measure_cpu(cpu::CpuDevice& device, uint64_t weights);
 
 // What a machine is wanted for.

@@ -1,33 +1,47 @@
 // out[i] = x[index[i]].
 //
-// Bytes: 8 a value. No flops. Bound by memory; for few rows by the launch.
+// Bytes: 8 a value. No flops. Bound by memory, or by the link where rows come from the host or go there; for few rows
+// by the launch.
 #include "gpu/kernels/dispatch.h"
+#include "gpu/kernels/joint.h"
 #include "gpu/kernels/kernels.h"
 
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t threads = 256;
+constexpr uint32_t threads = 256, most_rows_at_once = 65535;
 
-// A block has a row at a time; it looks the row's place up once, since the index may lie in host memory.
-SLUICE_KERNEL void copy_rows_kernel(CopyRowsCall call) {
+// A block has some columns of a row at a time; it looks the row's place up once, since the index may lie in host
+// memory. T: a float, or four where rows are multiples of 16 bytes; `cols` counts in T.
+template <class T>
+SLUICE_KERNEL void copy_rows_kernel(CopyRowsCall call, uint32_t cols) {
   SLUICE_SHARED(uint32_t, from, [1]);
-  for (uint32_t row = block_x(); row < call.n_rows; row += grid_x()) {
+  const uint32_t c = block_x() * threads + thread_x();
+  for (uint32_t row = block_y(); row < call.n_rows; row += grid_y()) {
     if (thread_x() == 0) from[0] = call.index[row];
     block_barrier();
-    const float* x = call.x + uint64_t{from[0]} * call.cols;
-    float* out = call.out + uint64_t{row} * call.cols;
-    for (uint32_t c = thread_x(); c < call.cols; c += threads) out[c] = x[c];
+    const T* x = reinterpret_cast<const T*>(call.x) + uint64_t{from[0]} * cols;
+    T* out = reinterpret_cast<T*>(call.out) + uint64_t{row} * cols;
+    if (c < cols) out[c] = x[c];
     block_barrier();  // all have read the place
   }
+}
+
+template <class T>
+Status start(cudaStream_t stream, const CopyRowsCall& call) {
+  const uint32_t cols = call.cols / (sizeof(T) / sizeof(float));
+  const LaunchShape shape{.grid_x = blocks_for(cols, threads),
+                          .grid_y = call.n_rows < most_rows_at_once ? call.n_rows : most_rows_at_once,
+                          .block_x = threads};
+  return launch(stream, launch_info("copy_rows", call), shape, copy_rows_kernel<T>, call, cols);
 }
 
 }  // namespace
 
 Status run(cudaStream_t stream, const CopyRowsCall& call, const KernelContext&) {
   if (call.n_rows == 0 || call.cols == 0) return {};
-  const LaunchShape shape{.grid_x = call.n_rows, .block_x = threads};
-  return launch(stream, launch_info("copy_rows", call), shape, copy_rows_kernel, call);
+  const bool vectors = call.cols % 4 == 0 && multiple_of_16(call.x) && multiple_of_16(call.out);
+  return vectors ? start<Vec16>(stream, call) : start<float>(stream, call);
 }
 
 }  // namespace sluice::gpu
