@@ -127,12 +127,12 @@ bool Track::reached(uint64_t value) const {
 }
 
 void Track::record_span(const Entry& entry) {
-  if (!has_event_of(entry.value)) return;
+  if (!has_event_of(entry.value)) return trace_->drop();
   float begin_ms = 0, took_ms = 0;
   if (cudaEventElapsedTime(&begin_ms, base_, begin_of(entry.value)) != cudaSuccess ||
       cudaEventElapsedTime(&took_ms, begin_of(entry.value), event_of(entry.value)) != cudaSuccess) {
     (void)cudaGetLastError();
-    return;
+    return trace_->drop();
   }
   const uint64_t begin = base_ns_ + static_cast<uint64_t>(begin_ms * 1e6);
   trace_->record({lane_, "work", begin, begin + static_cast<uint64_t>(took_ms * 1e6), entry.bytes, entry.flops});
