@@ -92,7 +92,7 @@ std::string share(double part, double whole) { return whole > 0 ? format("%.1f %
 
 std::string causes_table(const StallReport& report) {
   Table table("lrrrrrrr");
-  table.add({"traced", "steps", "seconds", "computing", "disk awaited", "link awaited", "host", "between steps"});
+  table.add({"traced", "steps", "seconds", "computing", "waits for disk", "for link", "host", "between steps"});
   for (const PeriodReport& p : report.periods)
     table.add({p.name, std::to_string(p.steps), seconds(p.seconds), share(p.computing_s, p.seconds),
                share(p.disk_s, p.seconds), share(p.link_s, p.seconds), share(p.host_s, p.seconds),

@@ -110,7 +110,7 @@ TEST_CASE("gpu device: a trace has a lane for the kernels and one for each direc
 }
 
 TEST_CASE("gpu device: no span of a trace covers what the stream waited for") {
-  constexpr uint64_t pause = 60'000'000;
+  static constexpr uint64_t pause = 60'000'000;
   for (const bool memory_operations : {true, false}) {
     CAPTURE(memory_operations);
     standin::Options o;
