@@ -50,6 +50,7 @@ class Sweep {
  public:
   explicit Sweep(const Trace& trace) {
     find_end(trace);
+    edges_.reserve(2 * trace.size());
     for (size_t i = 0; i < trace.size(); ++i)
       if (const TraceSpan* span = trace.find(i); span != nullptr) add(*span);
     std::sort(edges_.begin(), edges_.end(), [](const Edge& a, const Edge& b) { return a.at_ns < b.at_ns; });

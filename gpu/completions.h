@@ -168,6 +168,7 @@ class Completions {
   Status start();
   Status make_stream(Track& track);
   Status make_timing(Track& track);
+  static Status match_clocks(Track& track);
   static void destroy_stream(Track& track);
   void run();
   Track::Progress look();

@@ -60,8 +60,7 @@ TEST_CASE("gpu engine: a trace has the rates of the GPU's memory and of the link
   }
   CHECK(kernels > 0);
   CHECK(copies > 0);
-  // What the plan keeps came before the steps.
-  CHECK(copies < tier(traced, "pcie").bytes_read);
+  CHECK(copies <= tier(traced, "pcie").bytes_read);
 }
 
 TEST_CASE("gpu engine: without a trace the rates are not known") {
