@@ -158,7 +158,9 @@ std::string predictions(const PlanReport& plan) {
 
 std::string describe(const PlanReport& plan) {
   const std::string budget = plan.ram_budget != 0 ? format_size(plan.ram_budget) : "no budget";
-  std::string kv = format_size(plan.kv_bytes) + " of KV in " + plan.kv_type;
+  uint64_t kv_bytes = plan.kv_bytes;
+  for (size_t i = 1; i < plan.devices.size(); ++i) kv_bytes += plan.devices[i].kv_bytes;
+  std::string kv = format_size(kv_bytes) + " of KV in " + plan.kv_type;
   kv += plan.kv_spill_bytes != 0 ? ", " + format_size(plan.kv_spill_bytes) + " of it may spill to disk"
                                  : ", all in memory";
   std::string out = printable(plan.model) + "\n" + "numerics " + plan.numerics_hash + ", compute " + plan.precision +

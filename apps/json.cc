@@ -19,6 +19,21 @@ Json tier(const TierReport& t) {
           {"roofline_gb_s", t.roofline_gb_s}};
 }
 
+Json period(const PeriodReport& p) {
+  Json lanes = Json::array();
+  for (const LaneReport& l : p.lanes)
+    lanes.push_back({{"name", l.name}, {"busy_s", l.busy_s}, {"bytes", l.bytes}, {"gb_s", l.gb_s}});
+  return {{"name", p.name},           {"steps", p.steps},   {"seconds", p.seconds}, {"computing_s", p.computing_s},
+          {"disk_s", p.disk_s},       {"link_s", p.link_s}, {"host_s", p.host_s},   {"between_s", p.between_s},
+          {"lanes", std::move(lanes)}};
+}
+
+Json stalls(const StallReport& report) {
+  Json periods = Json::array();
+  for (const PeriodReport& p : report.periods) periods.push_back(period(p));
+  return {{"dropped_spans", report.dropped_spans}, {"periods", std::move(periods)}};
+}
+
 Json placement(const PlacementReport& p) {
   return {{"tensor", p.tensor},
           {"type", p.type},
@@ -94,19 +109,21 @@ std::string run_json(const Generation& generation, const Engine& engine) {
   const MemoryReport memory = engine.memory();
   Json tiers = Json::array();
   for (const TierReport& t : engine.tiers()) tiers.push_back(tier(t));
-  return dump(
-      {{"prompt_tokens", generation.prompt_tokens},
-       {"tokens", generation.tokens},
-       {"text", generation.text},
-       {"stop_reason", generation.stop_reason},
-       {"timings",
-        {{"load_s", engine.load_seconds()},
-         {"prefill_s", generation.prefill_s},
-         {"prefill_tok_s", generation.prefill_tok_s},
-         {"decode_s", generation.decode_s},
-         {"decode_tok_s", generation.decode_tok_s}}},
-       {"memory", {{"ram_budget", memory.ram_budget}, {"ram_peak", memory.ram_peak}, {"rss_peak", memory.rss_peak}}},
-       {"tiers", std::move(tiers)}});
+  Json json = {
+      {"prompt_tokens", generation.prompt_tokens},
+      {"tokens", generation.tokens},
+      {"text", generation.text},
+      {"stop_reason", generation.stop_reason},
+      {"timings",
+       {{"load_s", engine.load_seconds()},
+        {"prefill_s", generation.prefill_s},
+        {"prefill_tok_s", generation.prefill_tok_s},
+        {"decode_s", generation.decode_s},
+        {"decode_tok_s", generation.decode_tok_s}}},
+      {"memory", {{"ram_budget", memory.ram_budget}, {"ram_peak", memory.ram_peak}, {"rss_peak", memory.rss_peak}}},
+      {"tiers", std::move(tiers)}};
+  if (const StallReport report = engine.stalls(); !report.periods.empty()) json["stalls"] = stalls(report);
+  return dump(json);
 }
 
 std::string plan_json(const PlanReport& plan) {

@@ -85,6 +85,43 @@ std::string plan_summary(const PlanReport& plan) {
   return line;
 }
 
+namespace {
+
+std::string seconds(double s) { return format(s < 1 ? "%.3f" : "%.2f", s); }
+std::string share(double part, double whole) { return whole > 0 ? format("%.1f %%", 100 * part / whole) : "-"; }
+
+std::string causes_table(const StallReport& report) {
+  Table table("lrrrrrrr");
+  table.add({"traced", "steps", "seconds", "computing", "waits for disk", "for link", "host", "between steps"});
+  for (const PeriodReport& p : report.periods)
+    table.add({p.name, std::to_string(p.steps), seconds(p.seconds), share(p.computing_s, p.seconds),
+               share(p.disk_s, p.seconds), share(p.link_s, p.seconds), share(p.host_s, p.seconds),
+               share(p.between_s, p.seconds)});
+  return table.to_string();
+}
+
+std::string lanes_table(const StallReport& report) {
+  Table table("llrrrr");
+  table.add({"traced", "lane", "busy", "of it", "bytes", "GB/s"});
+  for (const PeriodReport& p : report.periods)
+    for (const LaneReport& l : p.lanes)
+      table.add(
+          {p.name, l.name, seconds(l.busy_s), share(l.busy_s, p.seconds), format_size(l.bytes), format_rate(l.gb_s)});
+  return table.to_string();
+}
+
+// Nothing where nothing was traced.
+std::string stall_tables(const StallReport& report) {
+  if (report.periods.empty()) return {};
+  std::string out = join({"\n", causes_table(report), "\n", lanes_table(report)});
+  if (report.dropped_spans != 0)
+    out += join(
+        {std::to_string(report.dropped_spans), " spans are missing: the trace was full, or its clocks too slow\n"});
+  return out;
+}
+
+}  // namespace
+
 std::string run_statistics(const Engine& engine, const Generation& generation) {
   Table tiers("lrrrrr");
   tiers.add({"tier", "held", "read", "GB/s", "roofline", "of it"});
@@ -101,7 +138,7 @@ std::string run_statistics(const Engine& engine, const Generation& generation) {
              format_rate(plan.prefill_tok_s)});
   speed.add({"decode", std::to_string(generation.tokens.size()), format_rate(generation.decode_tok_s),
              format_rate(plan.decode_tok_s)});
-  return join({"\n", tiers.to_string(), "\n", speed.to_string(), "\n",
+  return join({"\n", tiers.to_string(), "\n", speed.to_string(), stall_tables(engine.stalls()), "\n",
                format("loaded in %.2f s", engine.load_seconds()), ", budget ", format_size(memory.ram_budget),
                ", its peak ", format_size(memory.ram_peak), ", peak RSS ", format_size(memory.rss_peak), "\n"});
 }

@@ -4,7 +4,8 @@
 # (pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm nvidia-cuda-cccl) of python3.
 # nvcc is called by custom commands, not as a language of the project: without a toolkit nothing asks for it.
 #
-# Sets SLUICE_CUDA_FOUND and, if true, SLUICE_NVCC, SLUICE_CUDA_INCLUDE and SLUICE_CUDA_LIBRARIES.
+# Sets SLUICE_CUDA_FOUND and, if true, SLUICE_NVCC, SLUICE_CUDA_INCLUDE and SLUICE_CUDA_LIBRARIES; and SLUICE_NVTX_FOUND
+# where the toolkit has NVTX (among the wheels a package of its own, nvidia-nvtx).
 
 set(SLUICE_CUDA AUTO CACHE STRING "Build the GPU device: AUTO where a CUDA toolkit is found, ON, OFF")
 set_property(CACHE SLUICE_CUDA PROPERTY STRINGS AUTO ON OFF)
@@ -71,6 +72,7 @@ function(sluice_cuda_try root trouble)
 endfunction()
 
 set(SLUICE_CUDA_FOUND FALSE)
+set(SLUICE_NVTX_FOUND FALSE)
 if(SLUICE_CUDA STREQUAL "OFF")
   message(STATUS "GPU: not built, since SLUICE_CUDA is OFF")
 else()
@@ -89,7 +91,12 @@ else()
   endif()
   if(SLUICE_CUDA_FOUND)
     list(JOIN SLUICE_CUDA_ARCHITECTURES ", " for)
-    message(STATUS "GPU: built with CUDA ${SLUICE_CUDA_VERSION}, ${SLUICE_NVCC}, for ${for}")
+    set(ranges ", without NVTX")
+    if(EXISTS ${SLUICE_CUDA_INCLUDE}/nvtx3/nvToolsExt.h)
+      set(SLUICE_NVTX_FOUND TRUE)
+      set(ranges "")
+    endif()
+    message(STATUS "GPU: built with CUDA ${SLUICE_CUDA_VERSION}, ${SLUICE_NVCC}, for ${for}${ranges}")
   elseif(SLUICE_CUDA STREQUAL "AUTO")
     message(STATUS "GPU: not built, since no CUDA toolkit was found${why}; see cmake/Cuda.cmake for where it is looked for")
   else()

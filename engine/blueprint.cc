@@ -46,7 +46,7 @@ std::vector<plan::NamedBytes> fixed_memory(const EngineOptions& o, const Model& 
   const uint64_t pages = 2ull * g.n_layers * o.sessions * div_up(o.context, 64);
   fixed.push_back({"block tables", (model.file_bytes / (256 * KiB) + 2 * g.tensors.size() + pages) * 512});
   fixed.push_back({"sampler", g.n_vocab * 16ull});
-  if (!o.trace_file.empty()) fixed.push_back({"trace", trace_spans * sizeof(TraceSpan)});
+  if (!o.trace_file.empty()) fixed.push_back({"trace", Trace::bytes_of(trace_spans)});
   return fixed;
 }
 

@@ -76,6 +76,7 @@ class EngineImpl : public Engine {
   PlanReport plan_report() const override { return engine::report_plan(runtime_->blueprint()); }
   MemoryReport memory() const override { return engine::report_memory(*runtime_); }
   std::vector<TierReport> tiers() const override { return engine::report_tiers(*runtime_); }
+  StallReport stalls() const override { return engine::report_stalls(*runtime_); }
   double load_seconds() const override { return runtime_->load_seconds(); }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/stalls.h"
 #include "engine/system.h"
 
 namespace sluice::engine {
@@ -137,17 +138,24 @@ MemoryReport report_memory(const Runtime& runtime) {
   return {runtime.ram().limit(), runtime.ram().peak(), peak_rss(), disk.bytes_read, disk.bytes_written};
 }
 
+StallReport report_stalls(const Runtime& runtime) {
+  return runtime.trace() != nullptr ? find_stalls(*runtime.trace()) : StallReport{};
+}
+
 namespace {
 
-// How long kernels and copies took is known to traces alone: no rates here.
-void add_accelerator_tiers(const Runtime& runtime, size_t i, std::vector<TierReport>& tiers) {
+// How long kernels and copies took is known to traces alone: no rates without one.
+void add_accelerator_tiers(const Runtime& runtime, size_t i, const StallReport& traced,
+                           std::vector<TierReport>& tiers) {
   const Accelerator& accelerator = *runtime.accelerators()[i];
   const Machine& machine = runtime.blueprint().machine;
-  const std::string& id = runtime.plan().numerics.sites[i + 1];
+  const std::string& id = runtime.plan().numerics.sites[i + 1];  // and lane
   const DeviceRates* device = machine.device(id);
   const double memory = device != nullptr ? device->memory_gb_s : 0;
-  tiers.push_back({"vram", accelerator.budget().used(), accelerator.gpu().bytes_computed_on(), 0, memory});
-  tiers.push_back({"pcie", 0, accelerator.gpu().bytes_to_device(), 0, link_rate(machine, id)});
+  tiers.push_back(
+      {"vram", accelerator.budget().used(), accelerator.gpu().bytes_computed_on(), lane_gb_s(traced, id), memory});
+  tiers.push_back(
+      {"pcie", 0, accelerator.gpu().bytes_to_device(), lane_gb_s(traced, id + " h2d"), link_rate(machine, id)});
 }
 
 }  // namespace
@@ -166,7 +174,9 @@ std::vector<TierReport> report_tiers(const Runtime& runtime) {
   TierReport disk{"disk", runtime.blueprint().model.file_bytes, stats.bytes_read, 0, machine.disk_gb_s};
   if (stats.busy_ns > 0) disk.gb_s = static_cast<double>(stats.bytes_read) / static_cast<double>(stats.busy_ns);
   std::vector<TierReport> tiers = {ram, disk};
-  for (size_t i = 0; i < runtime.accelerators().size(); ++i) add_accelerator_tiers(runtime, i, tiers);
+  if (runtime.accelerators().empty()) return tiers;
+  const StallReport traced = report_stalls(runtime);
+  for (size_t i = 0; i < runtime.accelerators().size(); ++i) add_accelerator_tiers(runtime, i, traced, tiers);
   return tiers;
 }
 

@@ -8,6 +8,7 @@ namespace sluice::engine {
 
 PlanReport report_plan(const Blueprint& blueprint);
 MemoryReport report_memory(const Runtime& runtime);
+StallReport report_stalls(const Runtime& runtime);
 std::vector<TierReport> report_tiers(const Runtime& runtime);
 
 }  // namespace sluice::engine

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "engine/trace_file.h"
+#include "gpu/ranges.h"
 #include "storage/open_store.h"
 
 namespace sluice::engine {
@@ -139,6 +140,7 @@ Status Runtime::make_tiers() {
   parts.sites = {{device_.get(), &*weights_, plan().computes(plan::host_site) ? workspace : nullptr, nullptr}};
   for (auto& accelerator : accelerators_) parts.sites.push_back(accelerator->parts());
   parts.trace = trace_.get();
+  parts.ranges = gpu::profiler_ranges();
   executor_ = std::make_unique<plan::Executor>(parts);
   return {};
 }

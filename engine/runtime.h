@@ -61,6 +61,7 @@ class Runtime {
   tier::TierStats weights_tier() const { return tiers_->stats(TierId{0}); }
   tier::TierStats kv_tier() const { return tiers_->stats(TierId{1}); }
   double load_seconds() const { return load_seconds_; }
+  const Trace* trace() const { return trace_.get(); }  // null where none was asked for
   std::mutex& mutex() { return mutex_; }
 
  private:

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "engine/stalls.h"
 
 namespace sluice::engine {
 namespace {
@@ -25,6 +26,19 @@ class Rows {
   std::vector<uint64_t> busy_until_;
 };
 
+void print_stalls(std::FILE* file, const StallReport& report) {
+  fmt::print(file, "{{\"otherData\":{{\"dropped_spans\":{}", report.dropped_spans);
+  for (const PeriodReport& p : report.periods) {
+    fmt::print(file,
+               ",\n\"{}\":{{\"steps\":{},\"seconds\":{:.6f},\"computing\":{:.6f},\"waiting for disk\":{:.6f},"
+               "\"waiting for link\":{:.6f},\"host\":{:.6f},\"between steps\":{:.6f}",
+               p.name, p.steps, p.seconds, p.computing_s, p.disk_s, p.link_s, p.host_s, p.between_s);
+    for (const LaneReport& lane : p.lanes) fmt::print(file, ",\"{} busy\":{:.6f}", lane.name, lane.busy_s);
+    fmt::print(file, "}}");
+  }
+  fmt::print(file, "}},\n\"traceEvents\":[\n");
+}
+
 }  // namespace
 
 Status write_trace_file(const Trace& trace, const std::string& path) {
@@ -37,7 +51,7 @@ Status write_trace_file(const Trace& trace, const std::string& path) {
   if (file == nullptr) return error(Code::io_error, "{}: the trace cannot be written", path);
   std::vector<std::string_view> lanes;
   std::vector<Rows> rows;
-  fmt::print(file, "{{\"otherData\":{{\"dropped_spans\":{}}},\"traceEvents\":[\n", trace.dropped());
+  print_stalls(file, find_stalls(trace));
   for (const TraceSpan& span : spans) {
     size_t lane = static_cast<size_t>(std::find(lanes.begin(), lanes.end(), span.lane) - lanes.begin());
     if (lane == lanes.size()) {

@@ -20,7 +20,8 @@
 // gpu/stream.h for what becomes of waiting.
 //
 // With a Trace, the work between two signals becomes a span of the stream's lane, with its bytes and operations
-// and the GPU's own times of its begin and end.
+// and the GPU's own times of its begin and end. A span whose CUDA events were used again before this thread came to
+// it is counted as dropped.
 //
 // The thread spins for a moment after something has moved, then naps for some 10 us between looks, and
 // sleeps when nothing is under way. It allocates nothing, but for the text of a failure.
@@ -167,6 +168,7 @@ class Completions {
   Status start();
   Status make_stream(Track& track);
   Status make_timing(Track& track);
+  static Status match_clocks(Track& track);
   static void destroy_stream(Track& track);
   void run();
   Track::Progress look();

@@ -62,7 +62,8 @@ class OpenGpu : public Gpu {
     SLUICE_ASSIGN_OR_RETURN(host_, pin_or_ring(request_.device, host, ring_bytes));
     if (host_.warning.empty()) return {};
     SLUICE_ASSIGN_OR_RETURN(
-        staged_, StagedCopyQueue::create(device_->completions(), *host_.memory, StagedCopyQueue::Direction::to_device));
+        staged_, StagedCopyQueue::create(device_->completions(), *host_.memory, StagedCopyQueue::Direction::to_device,
+                                         device_->to_device_lane()));
     return {};
   }
 

@@ -60,6 +60,8 @@ Status GpuDevice::start() {
   return {};
 }
 
+const char* GpuDevice::to_device_lane() const { return lanes_of(options_.device).to_device.c_str(); }
+
 std::string GpuDevice::describe() const { return fmt::format("{}, {} SMs", model_, context_.n_sms); }
 
 }  // namespace sluice::gpu

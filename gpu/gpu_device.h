@@ -40,6 +40,7 @@ class GpuDevice : public Device {
   GpuCopyQueue& to_device() { return *to_device_; }
   GpuCopyQueue& to_host() { return *to_host_; }
   Completions& completions() { return *completions_; }  // for further queues, which die before the device
+  const char* to_device_lane() const;                   // of traces; lives as long as the process
   Status lost() const { return completions_->lost(); }  // why it no longer works; ok while it does
   std::string describe() const;                         // "NVIDIA H100, 114 SMs": for people
 

@@ -19,9 +19,9 @@ StagedCopyQueue::StagedCopyQueue(std::unique_ptr<GpuCopyQueue> link, Memory& rin
 }
 
 Result<std::unique_ptr<StagedCopyQueue>> StagedCopyQueue::create(Completions& completions, Memory& ring,
-                                                                 Direction direction) {
+                                                                 Direction direction, const char* lane) {
   if (ring.capacity() < n_slots) return error(Code::invalid_argument, "a pinned ring of {} bytes", ring.capacity());
-  SLUICE_ASSIGN_OR_RETURN(auto link, GpuCopyQueue::create(completions));
+  SLUICE_ASSIGN_OR_RETURN(auto link, GpuCopyQueue::create(completions, lane));
   std::unique_ptr<StagedCopyQueue> queue(new StagedCopyQueue(std::move(link), ring, direction));
   SLUICE_RETURN_IF_ERROR(queue->start());
   return queue;

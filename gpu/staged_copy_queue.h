@@ -25,8 +25,9 @@ class StagedCopyQueue : public CopyQueue {
   enum class Direction : uint8_t { to_device, to_host };
 
   // `ring` is pinned and this queue's alone; it and `completions` outlive the queue. invalid_argument for a
-  // ring of less than n_slots bytes.
-  static Result<std::unique_ptr<StagedCopyQueue>> create(Completions& completions, Memory& ring, Direction direction);
+  // ring of less than n_slots bytes. `lane` is what the trace calls the GPU's copies.
+  static Result<std::unique_ptr<StagedCopyQueue>> create(Completions& completions, Memory& ring, Direction direction,
+                                                         const char* lane = "pcie");
   ~StagedCopyQueue() override;
 
   void wait(const Event& event) override;

@@ -39,9 +39,15 @@ void Stream::wait(const Event& event) {
   if (event.done()) return done(event.status());
   if (event.timeline() == &track_->timeline()) return;
   if (!enter()) return wait_aside(event);
+  end_span();
   const Track* other = completions_.find(event.timeline());
   if (other != nullptr && other->has_event_of(event.value())) wait_on_device(*other, event);
   else wait_on_host(event);
+}
+
+// Only traced work has a begin.
+void Stream::end_span() {
+  if (worked_) (void)signal();
 }
 
 // In a failed stream: its signals still come after the Event, for the sake of those who wait for them. The

@@ -11,6 +11,8 @@
 // the stream has got there, so that memory is never given away under running work, and say what failed.
 // A failed stream still keeps the order: its Events come after those that it was told to wait for.
 //
+// Where work is traced, a wait that the stream has to make ends the span of the work before it: no span covers a wait.
+//
 // Without stream memory operations the last kind of wait makes the caller sleep until e is done: the only
 // wait here that does not return at once. Hybrid plans are slower there, nothing else differs.
 //
@@ -52,6 +54,7 @@ class Stream {
  private:
   Stream(Completions& completions, Track* track) : completions_(completions), track_(track) {}
   bool enter();
+  void end_span();
   void wait_aside(const Event& event);
   void wait_on_device(const Track& other, const Event& event);
   void wait_on_host(const Event& event);

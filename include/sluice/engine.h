@@ -126,6 +126,7 @@ class Engine {
   virtual PlanReport plan_report() const = 0;
   virtual MemoryReport memory() const = 0;
   virtual std::vector<TierReport> tiers() const = 0;
+  virtual StallReport stalls() const = 0;  // of a run with EngineOptions::trace_file
   virtual double load_seconds() const = 0;
 };
 

@@ -80,7 +80,7 @@ struct PlanReport {
   uint64_t kv_bytes = 0, kv_spill_bytes = 0;
   double decode_tok_s = 0, prefill_tok_s = 0;
   uint32_t prefill_tokens = 0;
-  std::string bottleneck;  // what a token waits for most: "RAM", "PCIe", "VRAM", "compute", "hand-overs", "disk"
+  std::string bottleneck;       // what a token waits for most: "RAM", "PCIe", "VRAM", "compute", "hand-overs", "disk"
   double bottleneck_share = 0;  // part of the token's time that it is busy
   MachineReport machine;
   std::vector<DeviceReport> devices = {};  // the CPU first
@@ -90,11 +90,40 @@ struct PlanReport {
 };
 
 struct TierReport {
-  std::string name;             // "ram", "disk"
+  std::string name;             // "ram", "disk", "vram", "pcie"
   uint64_t bytes_resident = 0;  // held in it now
   uint64_t bytes_read = 0;      // from it, since the engine was opened
-  double gb_s = 0;              // while it was being read
+  double gb_s = 0;              // while it was being read; of vram and pcie known in traced runs only
   double roofline_gb_s = 0;     // measured on this machine
+};
+
+// A lane of a trace during a period: a device's kernels, the copies one way over its link, the disk.
+struct LaneReport {
+  std::string name;    // "cpu", "gpu 0", "gpu 0 h2d", "gpu 0 d2h", "disk"
+  double busy_s = 0;   // at least one span of it was under way
+  uint64_t bytes = 0;  // of the spans that ended in the period
+  double gb_s = 0;     // while it was busy
+};
+
+// A part of a traced run: "load", until the first step; then steps of prompts ("prompt") and of up to 16 tokens
+// ("decode"), each from its begin to that of the next. Kernels of any device come before all waiting, and where two
+// paths were at work while no kernel was, the disk comes before the link. `seconds` is the sum of the five below it.
+struct PeriodReport {
+  std::string name;
+  uint32_t steps = 0;
+  double seconds = 0;
+  double computing_s = 0;  // a kernel was running
+  double disk_s = 0;       // waiting for the disk: none was, and a read or write was under way
+  double link_s = 0;       // waiting for the link: likewise, a copy between memories
+  double host_s = 0;       // nothing of these, in a step: hand-overs, launching
+  double between_s = 0;    // no kernel and no step: sampling, printing, the caller
+  std::vector<LaneReport> lanes = {};
+};
+
+// Where the time of a traced run went, so far. Without a trace there are no periods.
+struct StallReport {
+  std::vector<PeriodReport> periods;
+  uint64_t dropped_spans = 0;  // with which the above would be more exact, or go on
 };
 
 struct MemoryReport {

@@ -4,23 +4,13 @@
 
 #include "core/error.h"
 #include "offload/plan/executor.h"
+#include "offload/plan/span.h"
 
 namespace sluice::plan {
 
-// A span of the executor's own lane in the trace.
-struct Executor::Span {
-  Span(Trace* trace, const char* what) : trace_(trace), what_(what), start_(trace != nullptr ? now_ns() : 0) {}
-  ~Span() {
-    if (trace_ != nullptr) trace_->record({"executor", what_, start_, now_ns(), 0, 0});
-  }
-  Trace* trace_;
-  const char* what_;
-  uint64_t start_;
-};
-
 Status Executor::emit_op(uint32_t index) {
   const Op& op = g_.ops[index];
-  const Span span(trace_, name(op).data());
+  const Span span(trace_, ranges_, {"executor", name(op).data(), op_names_[index].c_str()});
   return std::visit([this](const auto& o) { return emit(o); }, op);
 }
 

@@ -8,11 +8,35 @@
 #include <utility>
 
 #include "core/error.h"
+#include "offload/plan/span.h"
 
 namespace sluice::plan {
 
+namespace {
+
+// Each with its layer: "embed", "attention_in 0", …, "head".
+std::vector<std::string> names_of_ops(const Graph& g) {
+  std::vector<std::string> names;
+  std::string layer;
+  for (const Op& op : g.ops) {
+    if (const auto* in = std::get_if<AttentionInOp>(&op)) layer = fmt::format(" {}", in->layer);
+    if (std::holds_alternative<HeadOp>(op)) layer.clear();
+    names.push_back(std::string(name(op)) + layer);
+  }
+  return names;
+}
+
+}  // namespace
+
 Executor::Executor(const Parts& p)
-    : g_(*p.graph), plan_(*p.plan), store_(*p.store), kv_(*p.kv), experts_(p.experts), trace_(p.trace) {
+    : g_(*p.graph),
+      plan_(*p.plan),
+      store_(*p.store),
+      kv_(*p.kv),
+      experts_(p.experts),
+      trace_(p.trace),
+      ranges_(p.ranges),
+      op_names_(names_of_ops(g_)) {
   lay_out_tables(g_, plan_, p.tables, tables_);
   for (const SiteParts& part : p.sites) {
     Site site{part.device, part.weights, part.copies, {}, nullptr, ActFormat::f32, false};
@@ -257,6 +281,8 @@ Status Executor::begin_and_run(const Batch& batch) {
 
 Result<StepResult> Executor::step(const Batch& batch) {
   SLUICE_RETURN_IF_ERROR(check(batch));
+  const char* const kind = batch.prompt ? "prompt" : "decode";
+  const Span span(trace_, ranges_, {"step", kind, kind});
   batch_ = &batch;
   SLUICE_RETURN_IF_ERROR(finish(begin_and_run(batch)));
   return StepResult{tables_.logits, n_logits_, tables_.taps};

@@ -15,9 +15,11 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 
 #include "core/batch.h"
 #include "core/device.h"
+#include "core/ranges.h"
 #include "core/store.h"
 #include "core/trace.h"
 #include "offload/plan/experts.h"
@@ -40,7 +42,7 @@ class Executor {
     std::byte* workspace = nullptr;  // workspace_bytes() in the site's memory; the host's is reached by all sites
     CopyQueue* copies = nullptr;     // from the host's memory to the site's; null for the host
   };
-  // All but `trace` and `experts` must be given, and everything must outlive the executor.
+  // All but `trace`, `ranges` and `experts` must be given, and everything must outlive the executor.
   struct Parts {
     const Graph* graph = nullptr;
     const Plan* plan = nullptr;
@@ -50,6 +52,7 @@ class Executor {
     std::byte* tables = nullptr;      // table_bytes() of host memory that all sites reach
     ExpertRunner* experts = nullptr;  // for graphs that route
     Trace* trace = nullptr;
+    Ranges* ranges = nullptr;  // of a profiler: steps, and in them ops
   };
   explicit Executor(const Parts& parts);
 
@@ -82,7 +85,6 @@ class Executor {
     uint32_t present = 0;  // bit s: site s has it
   };
   enum ValueId : uint32_t { residual, queries, keys, values, attended, n_values };
-  struct Span;  // of a trace
 
   Status check(const Batch& batch) const;
   Status begin(const Batch& batch);
@@ -142,6 +144,8 @@ class Executor {
   KvStore& kv_;
   ExpertRunner* experts_;
   Trace* trace_;
+  Ranges* ranges_;
+  std::vector<std::string> op_names_;  // "attention_in 3"
   std::vector<Site> sites_;
   StepTables tables_;
 

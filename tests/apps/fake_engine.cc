@@ -246,6 +246,12 @@ class FakeEngine : public Engine {
   PlanReport plan_report() const override { return fake_plan(options_); }
   MemoryReport memory() const override { return {options_.ram, 11, 12, 13, 14}; }
   std::vector<TierReport> tiers() const override { return {{"ram", 1, 2, 3, 4}, {"disk", 5, 6, 0, 8}}; }
+  StallReport stalls() const override {
+    if (options_.trace_file.empty()) return {};
+    PeriodReport decode{"decode", 3, 2.0, 1.0, 0.5, 0.25, 0.15, 0.1};
+    decode.lanes = {{"cpu", 1.0, 2048, 3.5}, {"disk", 0.625, 1024, 1.25}};
+    return {{decode}, options_.trace_file == "full" ? 7u : 0u};
+  }
   double load_seconds() const override { return 0.125; }
 
  private:

@@ -1,5 +1,6 @@
 """The real command on real files: the small llama fixtures, and SmolLM2 where it is at hand (SLUICE_MODEL, or
 the user's cache). What the numbers must be is tested in tests/engine; here, that the command tells them."""
+import json
 import math
 import os
 import signal
@@ -80,6 +81,23 @@ class SmolLm2(Real):
         self.assertLessEqual(got["memory"]["ram_peak"], 64 * MIB)
         self.assertEqual([tier["name"] for tier in got["tiers"]], ["ram", "disk"])
         self.assertGreater(got["tiers"][1]["bytes_read"], 0)
+
+    def test_a_traced_run_says_where_the_time_went(self):
+        trace = self.directory / "t.json"
+        got = self.json("run", "-m", self.model, "--ram", "64M", "-c", 512, "--load", "direct", "-n", 8, "--ignore-eos",
+                        "--json", "--trace", trace, "-p", "The capital of France is")
+        decode = next(p for p in got["stalls"]["periods"] if p["name"] == "decode")
+        self.assertEqual(decode["steps"], 9)
+        causes = [decode[c] for c in ("computing_s", "disk_s", "link_s", "host_s", "between_s")]
+        self.assertAlmostEqual(sum(causes), decode["seconds"], 6)
+        times = got["timings"]
+        self.assertAlmostEqual(decode["seconds"], times["prefill_s"] + times["decode_s"], delta=0.02)
+        self.assertGreater(decode["computing_s"], 0)
+        self.assertGreater(decode["disk_s"], 0)
+        disk = next(lane for lane in decode["lanes"] if lane["name"] == "disk")
+        self.assertGreaterEqual(disk["busy_s"], decode["disk_s"])
+        written = json.loads(trace.read_text())
+        self.assertAlmostEqual(written["otherData"]["decode"]["seconds"], decode["seconds"], 5)
 
     def test_seeds_make_it_repeatable(self):
         text = lambda seed: self.json("run", "-m", self.model, "--ram", "200M", "-c", 128, "--temp", 1.5, "-s", seed,

@@ -71,6 +71,24 @@ class Run(command.Case):
         self.assertIn(["decode", "11", "40.0", "21.0"], lines)
         self.assertIn("budget 64.0 MiB, its peak 11 B, peak RSS 12 B", done.err)
 
+    def test_where_the_time_of_a_traced_run_went(self):
+        done = self.call("run", "-m", "plain", "-p", "Hello", "--stats", "--trace", "t.json")
+        lines = [line.split() for line in done.err.splitlines()]
+        self.assertIn(["decode", "3", "2.00", "50.0", "%", "25.0", "%", "12.5", "%", "7.5", "%", "5.0", "%"], lines)
+        self.assertIn(["decode", "cpu", "1.00", "50.0", "%", "2.0", "KiB", "3.50"], lines)
+        self.assertIn(["decode", "disk", "0.625", "31.2", "%", "1.0", "KiB", "1.25"], lines)
+        self.assertNotIn("missing", done.err)
+        done = self.call("run", "-m", "plain", "-p", "Hello", "--stats", "--trace", "full")
+        self.assertIn("7 spans are missing", done.err)
+
+    def test_json_of_a_traced_run(self):
+        got = self.json("run", "-m", "plain", "-p", "Hello", "--json", "--trace", "t.json")
+        self.assertEqual(got["stalls"], {"dropped_spans": 0, "periods": [
+            {"name": "decode", "steps": 3, "seconds": 2, "computing_s": 1, "disk_s": 0.5, "link_s": 0.25,
+             "host_s": 0.15, "between_s": 0.1,
+             "lanes": [{"name": "cpu", "busy_s": 1, "bytes": 2048, "gb_s": 3.5},
+                       {"name": "disk", "busy_s": 0.625, "bytes": 1024, "gb_s": 1.25}]}]})
+
     def test_a_failure_in_the_middle_is_one_line(self):
         done = self.call("run", "-m", "failing", "-p", "x")
         self.assertEqual((done.returncode, done.out), (1, "[0+\n"))

@@ -1,7 +1,9 @@
 // The GPU as a Device: its queues, the form of activations it wants, scratch, and a small computation.
 #include "gpu/gpu_device.h"
 
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "tests/gpu/gpu_rig.h"
 
@@ -104,6 +106,40 @@ TEST_CASE("gpu device: a trace has a lane for the kernels and one for each direc
       CHECK(trace[i].end_ns - trace[i].start_ns >= 900'000);
     }
     CHECK(found == 1);
+  }
+}
+
+TEST_CASE("gpu device: no span of a trace covers what the stream waited for") {
+  static constexpr uint64_t pause = 60'000'000;
+  for (const bool memory_operations : {true, false}) {
+    CAPTURE(memory_operations);
+    standin::Options o;
+    o.memory_operations = memory_operations;
+    const StandIn standin(o);
+    Trace trace(16);
+    const auto memory = gpu::GpuMemory::create(0, 64 * KiB).value();
+    Timeline disk;
+    {
+      gpu::GpuOptions options;
+      options.trace = &trace;
+      const auto device = gpu::GpuDevice::create(options).value();
+      const SoftcapCall call{reinterpret_cast<float*>(memory->base()), 4, 256, 30.0f};
+      std::thread reader([&disk] {
+        std::this_thread::sleep_for(std::chrono::nanoseconds(pause));
+        disk.signal(1);
+      });
+      device->queue().launch(call);
+      device->queue().wait(Event(disk, 1));
+      device->queue().launch(call);
+      CHECK(device->queue().signal().wait().ok());
+      reader.join();
+    }
+    REQUIRE(trace.size() == 2);
+    CHECK(trace.dropped() == 0);
+    CHECK(trace[0].end_ns - trace[0].start_ns < pause / 2);
+    CHECK(trace[1].end_ns - trace[1].start_ns < pause / 2);
+    CHECK(trace[1].start_ns - trace[0].end_ns > pause / 2);
+    CHECK(trace[0].bytes == trace[1].bytes);
   }
 }
 

@@ -132,6 +132,8 @@ PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
   }
   parts.tables = tables->base();
   parts.experts = experts.get();
+  parts.trace = o.trace;
+  parts.ranges = o.ranges;
   executor = std::make_unique<plan::Executor>(parts);
   Status loaded = weights->load();
   if (loaded.ok() && device_weights) loaded = device_weights->load();

@@ -35,6 +35,8 @@ struct PlanRigOptions {
   uint32_t kv_groups = 0;      // pages of a group; 0: KV stays in memory
   uint32_t kv_kept = 0;        // full pages that stay, where KV leaves
   MemoryStore::Options store;
+  Trace* trace = nullptr;  // of the executor
+  Ranges* ranges = nullptr;
   // Sites. With `placed` there is an accelerator; ops for which it says so are computed there.
   std::function<bool(size_t op, bool prompt)> placed;
   double device_resident = 1;  // share of its matrices that stays there
