@@ -66,7 +66,7 @@ Event GpuQueue::signal() {
 
 void GpuQueue::record(uint64_t key) {
   flush();
-  if (stream_->begin_work()) stream_->done(recordings_.begin(key));
+  if (stream_->enter()) stream_->done(recordings_.begin(key));
 }
 
 void GpuQueue::replay(uint64_t key) {

@@ -7,6 +7,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/trace.h"
 #include "gpu/call_timer.h"
 #include "gpu/cuda_error.h"
 #include "gpu/dense_product.h"
@@ -159,7 +160,37 @@ Status check(const MeasureOptions& o) {
                o.rows, o.cols, o.memory_bytes, o.copy_bytes);
 }
 
+// Some copies at a time.
+Result<double> copy_for(int device, const Memory& host, double seconds) {
+  constexpr uint64_t most_at_once = 8 * MiB;
+  const uint64_t bytes = std::min(most_at_once, host.capacity());
+  SLUICE_ASSIGN_OR_RETURN(const auto timer, CallTimer::create());
+  SLUICE_ASSIGN_OR_RETURN(const auto memory, GpuMemory::create(device, bytes));
+  constexpr uint32_t copies = 8;
+  const uint64_t start = now_ns();
+  uint64_t at = 0, done = 0, now = start;
+  while (now - start < static_cast<uint64_t>(seconds * 1e9)) {
+    for (uint32_t i = 0; i < copies; ++i, at += bytes, done += bytes) {
+      if (at + bytes > host.capacity()) at = 0;
+      SLUICE_RETURN_IF_ERROR(
+          to_status(cudaMemcpyAsync(memory->base(), host.base() + at, bytes, cudaMemcpyHostToDevice, timer->stream()),
+                    "copying"));
+    }
+    SLUICE_RETURN_IF_ERROR(to_status(cudaStreamSynchronize(timer->stream()), "copying"));
+    now = now_ns();
+  }
+  return static_cast<double>(done) / static_cast<double>(now - start);
+}
+
 }  // namespace
+
+Result<double> link_rate(int device, Memory& host, double seconds) {
+  if (host.capacity() == 0 || !(seconds > 0))
+    return error(Code::invalid_argument, "a link is not measured with nothing or for no time");
+  SLUICE_RETURN_IF_ERROR(to_status(cudaSetDevice(device), "choosing the device"));
+  SLUICE_ASSIGN_OR_RETURN(const auto pinned, PinnedMemory::pin(device, host));
+  return copy_for(device, *pinned, seconds);
+}
 
 Result<GpuRates> measure(int device, const MeasureOptions& options) {
   SLUICE_RETURN_IF_ERROR(check(options));

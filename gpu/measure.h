@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "core/machine.h"
+#include "core/memory.h"
 #include "sluice/status.h"
 
 namespace sluice::gpu {
@@ -29,5 +30,10 @@ struct MeasureOptions {
 
 // Takes some 700 MiB of the device for the time being. over_budget without these, unavailable without the device.
 Result<GpuRates> measure(int device, const MeasureOptions& options = {});
+
+// GB/s of copies from `host`, which is pinned for the time being, to the device for so many seconds, one part of it after
+// the other: for what else uses the host's memory meanwhile. unavailable where pinning is refused or the device is not
+// there.
+Result<double> link_rate(int device, Memory& host, double seconds);
 
 }  // namespace sluice::gpu

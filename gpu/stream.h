@@ -38,6 +38,8 @@ class Stream {
   // Before calls of CUDA that enqueue work: the device is made current in this thread.
   // False in a failed stream: what would be enqueued is to be skipped.
   bool begin_work();
+  // The same for calls that enqueue nothing.
+  bool enter();
   cudaStream_t get() const { return track_->stream(); }
   // What came of such a call; a failure fails the stream from here on.
   void done(const Status& status);
@@ -53,7 +55,6 @@ class Stream {
 
  private:
   Stream(Completions& completions, Track* track) : completions_(completions), track_(track) {}
-  bool enter();
   void end_span();
   void wait_aside(const Event& event);
   void wait_on_device(const Track& other, const Event& event);

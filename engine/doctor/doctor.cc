@@ -124,7 +124,7 @@ class Examination {
     say("measuring the disk, alone and while computing");
     SLUICE_ASSIGN_OR_RETURN(report_.disk, disk_facts(path));
     SLUICE_ASSIGN_OR_RETURN(TierRates disk,
-                            measure_tier("disk", path, storage::LoadMode::direct, seconds_each, *device_));
+                            measure_tier("disk", path, storage::LoadMode::direct, seconds_each, *device_, weights_));
     disk.write_gb_s = write_gb_s;
     report_.disk.read_gb_s = disk.read_gb_s;
     report_.disk.beside_compute_gb_s = disk.read_beside_gb_s;
@@ -135,7 +135,7 @@ class Examination {
     machine_.tiers.push_back(std::move(disk));
     if (!cached) return {};
     SLUICE_ASSIGN_OR_RETURN(TierRates hot,
-                            measure_tier("page cache", path, storage::LoadMode::buffered, seconds_each, *device_));
+                            measure_tier("page cache", path, storage::LoadMode::buffered, seconds_each, *device_, weights_));
     report_.disk.page_cache_gb_s = hot.read_gb_s;
     machine_.tiers.push_back(std::move(hot));
     return {};

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "cpu/topology.h"
 #include "engine/gpus.h"
+#include "engine/machine/beside.h"
 #include "engine/machine/machine_file.h"
 #include "engine/machine/measure_disk.h"
 #include "engine/machine/measure_model.h"
@@ -51,11 +52,12 @@ void put(Machine& machine, TierRates tier) {
 }
 
 // The disk and the page cache, as far as they will be read; both are kept once they were measured.
-Status add_tier(const MachineRequest& r, bool hot, cpu::CpuDevice& device, Machine& machine, bool& changed) {
+Status add_tier(const MachineRequest& r, bool hot, uint64_t weights, cpu::CpuDevice& device, Machine& machine,
+                bool& changed) {
   const std::string id = hot ? "page cache" : "disk";
   if (r.path.empty() || machine.tier(id) != nullptr) return {};
   const auto mode = hot ? storage::LoadMode::buffered : storage::LoadMode::direct;
-  SLUICE_ASSIGN_OR_RETURN(TierRates tier, measure_tier(id, r.path, mode, 0.5, device));
+  SLUICE_ASSIGN_OR_RETURN(TierRates tier, measure_tier(id, r.path, mode, 0.5, device, weights));
   put(machine, std::move(tier));
   changed = true;
   return {};
@@ -72,11 +74,25 @@ Status add_cpu(uint64_t weights, cpu::CpuDevice& device, Machine& machine, bool&
   return {};
 }
 
+// The link and the host's products, which both read the host's memory, while both run. Without memory that may be
+// pinned it stays unknown.
+Status measure_link_beside(int gpu, uint64_t weights, cpu::CpuDevice& device, LinkRates& link) {
+  constexpr double seconds = 0.2;
+  SLUICE_ASSIGN_OR_RETURN(const auto copied, cpu::HostMemory::create(weights, true));
+  if (!gpu::link_rate(gpu, *copied, 0.001).ok()) return {};
+  SLUICE_ASSIGN_OR_RETURN(const Beside beside, measure_beside(device, weights, seconds,
+                                                              [&] { return gpu::link_rate(gpu, *copied, seconds); }));
+  link.beside_gb_s = std::min(beside.other, link.gb_s);
+  link.compute_beside = beside.compute;
+  return {};
+}
+
 // Each GPU with its memory and its links, once.
-Status add_gpus(const MachineRequest& r, Machine& machine, bool& changed) {
+Status add_gpus(const MachineRequest& r, uint64_t weights, cpu::CpuDevice& cpu, Machine& machine, bool& changed) {
   for (const int device : r.gpus) {
     if (machine.device(gpu_id(device)) != nullptr) continue;
     SLUICE_ASSIGN_OR_RETURN(gpu::GpuRates rates, gpu::measure(device));
+    SLUICE_RETURN_IF_ERROR(measure_link_beside(device, weights, cpu, rates.to_device));
     machine.devices.push_back(std::move(rates.device));
     put(machine, std::move(rates.memory));
     machine.links.push_back(std::move(rates.to_device));
@@ -149,7 +165,7 @@ Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
   if (!r.machine_file.empty()) {
     SLUICE_ASSIGN_OR_RETURN(Machine written, read_machine(r.machine_file));
     bool added = false;
-    SLUICE_RETURN_IF_ERROR(add_gpus(r, written, added));
+    SLUICE_RETURN_IF_ERROR(add_gpus(r, bytes_to_measure_with(r.memory), device, written, added));
     return written;
   }
   const std::string cached = machine_cache_path(device, r.path);
@@ -159,14 +175,14 @@ Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
   bool changed = false;
   const uint64_t weights = bytes_to_measure_with(r.memory);
   SLUICE_RETURN_IF_ERROR(add_cpu(weights, device, machine, changed));
-  if (hot < 1) SLUICE_RETURN_IF_ERROR(add_tier(r, false, device, machine, changed));
-  if (hot > 0) SLUICE_RETURN_IF_ERROR(add_tier(r, true, device, machine, changed));
+  if (hot < 1) SLUICE_RETURN_IF_ERROR(add_tier(r, false, weights, device, machine, changed));
+  if (hot > 0) SLUICE_RETURN_IF_ERROR(add_tier(r, true, weights, device, machine, changed));
   if (r.graph != nullptr) {
     SLUICE_ASSIGN_OR_RETURN(const bool added,
                             measure_model(*r.graph, r.compute, weights, device, machine.devices.front()));
     changed |= added;
   }
-  SLUICE_RETURN_IF_ERROR(add_gpus(r, machine, changed));
+  SLUICE_RETURN_IF_ERROR(add_gpus(r, weights, device, machine, changed));
   if (changed && !cached.empty()) write_machine(machine, cached).ignore();  // measured again next time
   read_from_page_cache(machine, hot);
   return machine;

@@ -2,39 +2,17 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <thread>
 
 #include "core/error.h"
 #include "core/trace.h"
-#include "engine/machine/timer.h"
+#include "cpu/host_memory.h"
+#include "engine/machine/beside.h"
 #include "storage/open_store.h"
 
 namespace sluice::engine {
 namespace {
 
-constexpr DType beside_type = DType::q4_k;
-constexpr uint32_t beside_rows = 1024, beside_cols = 4096;
-constexpr uint64_t beside_weights = 40 * MiB;
-
 double seconds_since(uint64_t start) { return static_cast<double>(now_ns() - start) * 1e-9; }
-
-// Products, one behind the other, for `seconds` or until `stop`: weight bytes per second.
-Result<double> product_rate(KernelTimer& timer, double seconds, const std::atomic<bool>* stop) {
-  const uint64_t bytes = beside_rows * row_bytes(beside_type, beside_cols);
-  const auto goes_on = [&](uint64_t since) {
-    return stop != nullptr ? !stop->load(std::memory_order_relaxed) : seconds_since(since) < seconds;
-  };
-  constexpr uint32_t at_once = 16;
-  SLUICE_ASSIGN_OR_RETURN(const auto launch, timer.product(beside_type, Compute::fast, beside_rows, beside_cols, 1));
-  double busy = 0;
-  uint64_t n = 0;
-  for (const uint64_t start = now_ns(); goes_on(start) || n == 0; n += at_once) {
-    SLUICE_ASSIGN_OR_RETURN(const double some, timer.time_run(at_once, launch));
-    busy += some;
-  }
-  return static_cast<double>(n * bytes) / busy;
-}
 
 }  // namespace
 
@@ -67,25 +45,14 @@ Result<double> read_rate(const std::string& path, storage::LoadMode mode, double
 }
 
 Result<TierRates> measure_tier(const std::string& id, const std::string& path, storage::LoadMode mode, double seconds,
-                               cpu::CpuDevice& device) {
+                               cpu::CpuDevice& device, uint64_t weights) {
   TierRates tier;
   tier.id = id;
   SLUICE_ASSIGN_OR_RETURN(tier.read_gb_s, read_rate(path, mode, seconds));
-  SLUICE_ASSIGN_OR_RETURN(KernelTimer timer,
-                          KernelTimer::create(device, beside_weights, product_scratch(beside_rows, beside_cols, 1)));
-  SLUICE_ASSIGN_OR_RETURN(const double alone, product_rate(timer, seconds / 2, nullptr));
-  std::atomic<bool> stop{false};
-  Result<double> read = 0.0;
-  std::thread reader([&] {
-    read = read_rate(path, mode, seconds);
-    stop.store(true, std::memory_order_relaxed);
-  });
-  const Result<double> beside = product_rate(timer, seconds, &stop);
-  reader.join();
-  SLUICE_RETURN_IF_ERROR(read.status());
-  SLUICE_RETURN_IF_ERROR(beside.status());
-  tier.read_beside_gb_s = *read;
-  tier.compute_beside = std::clamp(*beside / alone, 0.01, 1.0);
+  SLUICE_ASSIGN_OR_RETURN(const Beside beside,
+                          measure_beside(device, weights, seconds, [&] { return read_rate(path, mode, seconds); }));
+  tier.read_beside_gb_s = beside.other;
+  tier.compute_beside = beside.compute;
   return tier;
 }
 

@@ -10,8 +10,6 @@
 
 namespace sluice::gpu {
 
-inline constexpr uint32_t most_joint_tokens = 65535;  // of the kernels that count tokens in a grid's second dimension
-
 inline bool multiple_of_16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 // Whether the second call can be run with the first, which is held back.

@@ -35,18 +35,18 @@ SLUICE_DEVICE Vec16 four_of(const float* row, uint32_t c, uint32_t cols) {
   return four;
 }
 
-template <bool vectors>
-SLUICE_DEVICE float scale_of(const RmsNormCall& call, const float* x, float* partial) {
-  float squares = 0.0f;
-  for (uint32_t c = 4 * thread_x(); c < call.cols; c += step) {
-    const Vec16 four = four_of<vectors>(x, c, call.cols);
-    SLUICE_UNROLL
-    for (uint32_t i = 0; i < 4; ++i) {
-      const auto value = __builtin_bit_cast(float, four.words[i]);
-      squares = fmaf(value, value, squares);
-    }
+// Values beyond a row are zeros, which add nothing.
+SLUICE_DEVICE float add_squares(const Vec16& four, float squares) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
+    const auto value = __builtin_bit_cast(float, four.words[i]);
+    squares = fmaf(value, value, squares);
   }
-  return 1.0f / sqrtf(block_sum(squares, partial) / static_cast<float>(call.cols) + call.eps);
+  return squares;
+}
+
+SLUICE_DEVICE float scale_of(const RmsNormCall& call, float squares) {
+  return 1.0f / sqrtf(squares / static_cast<float>(call.cols) + call.eps);
 }
 
 SLUICE_DEVICE float normed(const RmsNormCall& call, float x, float scale, uint32_t c) {
@@ -59,7 +59,10 @@ SLUICE_KERNEL void rms_norm_kernel(RmsNormCall call) {
   SLUICE_SHARED(float, partial, [warps]);
   const float* x = call.x + uint64_t{block_x()} * call.cols;
   float* out = call.out + uint64_t{block_x()} * call.cols;
-  const float scale = scale_of<vectors>(call, x, partial);
+  float squares = 0.0f;
+  for (uint32_t c = 4 * thread_x(); c < call.cols; c += step)
+    squares = add_squares(four_of<vectors>(x, c, call.cols), squares);
+  const float scale = scale_of(call, block_sum(squares, partial));
   for (uint32_t c = 4 * thread_x(); c < call.cols; c += step) {
     const Vec16 four = four_of<vectors>(x, c, call.cols);
     SLUICE_UNROLL
@@ -71,26 +74,55 @@ SLUICE_KERNEL void rms_norm_kernel(RmsNormCall call) {
   }
 }
 
+// What a thread has of a row: values 4 * thread + 2048 * i and three more, and their weights, both asked for before
+// either is needed.
+struct Kept {
+  Vec16 x, weight;
+};
+constexpr uint32_t most_kept = 4;  // of wider rows the rest is read when its turn comes
+
+SLUICE_DEVICE Kept kept_of(const RmsNormCall& call, const float* x, uint32_t c) {
+  Kept kept{four_of<true>(x, c, call.cols), {}};
+  if (call.weight != nullptr) kept.weight = four_of<true>(call.weight, c, call.cols);
+  return kept;
+}
+
+// By whole warps.
+SLUICE_DEVICE void store_normed(const RmsNormCall& call, const Kept& kept, float scale, uint32_t c, float* out,
+                                std::byte* quantized, const Q8Layout& layout) {
+  const bool inside = c < call.cols;
+  Vec16 four{};
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
+    float value = __builtin_bit_cast(float, kept.x.words[i]) * scale;
+    if (call.weight != nullptr) value *= __builtin_bit_cast(float, kept.weight.words[i]);
+    four.words[i] = inside ? __builtin_bit_cast(uint32_t, value) : 0;
+  }
+  if (inside) store16(out + c, four);
+  quantize_four(four, inside, quantized, layout, c);
+}
+
 // Rows are multiples of 128 bytes here, so that vectors serve.
 SLUICE_KERNEL void rms_norm_quantize_kernel(RmsNormCall call, std::byte* quantized, Q8Layout layout) {
   SLUICE_SHARED(float, partial, [warps]);
   const float* x = call.x + uint64_t{block_x()} * call.cols;
   float* out = call.out + uint64_t{block_x()} * call.cols;
   std::byte* row = quantized + uint64_t{block_x()} * layout.row_bytes;
-  const float scale = scale_of<true>(call, x, partial);
-  for (uint32_t first = 128 * warp(); first < call.cols; first += step) {
-    const uint32_t c = first + 4 * lane();
-    const bool inside = c < call.cols;
-    Vec16 four = four_of<true>(x, c, call.cols);
-    SLUICE_UNROLL
-    for (uint32_t i = 0; i < 4; ++i) {
-      if (!inside) break;
-      four.words[i] =
-          __builtin_bit_cast(uint32_t, normed(call, __builtin_bit_cast(float, four.words[i]), scale, c + i));
-    }
-    if (inside) store16(out + c, four);
-    quantize_four(four, inside, row, layout, c);
-  }
+  const uint32_t mine = 4 * thread_x(), of_warp = 128 * warp();
+  Kept kept[most_kept];
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < most_kept; ++i) kept[i] = kept_of(call, x, mine + i * step);
+  float squares = 0.0f;
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < most_kept; ++i) squares = add_squares(kept[i].x, squares);
+  for (uint32_t c = mine + most_kept * step; c < call.cols; c += step)
+    squares = add_squares(four_of<true>(x, c, call.cols), squares);
+  const float scale = scale_of(call, block_sum(squares, partial));
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < most_kept; ++i)
+    if (of_warp + i * step < call.cols) store_normed(call, kept[i], scale, mine + i * step, out, row, layout);
+  for (uint32_t first = most_kept * step; of_warp + first < call.cols; first += step)
+    store_normed(call, kept_of(call, x, mine + first), scale, mine + first, out, row, layout);
 }
 
 }  // namespace
@@ -105,7 +137,7 @@ Status run(cudaStream_t stream, const RmsNormCall& call, const KernelContext&) {
 bool joins(const RmsNormCall& norm, const QuantizeCall& next) {
   return next.x == norm.out && next.format == ActFormat::q8 && next.n_rows == norm.n_rows && next.cols == norm.cols &&
          norm.cols != 0 && norm.cols % 32 == 0 && !norm.accumulate && multiple_of_16(norm.x) &&
-         multiple_of_16(norm.out);
+         multiple_of_16(norm.out) && multiple_of_16(norm.weight);
 }
 
 Status run_joint(cudaStream_t stream, const RmsNormCall& norm, const QuantizeCall& quantize) {

@@ -4,7 +4,9 @@
 // Bytes: 8 a value of the queries, 10 of the keys, 6 of the values (f16). Bound by the launch and the look-up of a page
 // for few tokens, by memory for many.
 //
-// A token has some blocks, of which each looks its pages up once; a thread has a pair, or a value that is only stored.
+// A token has some blocks, of which those with keys or values look its pages up once each; a thread has a pair, or a
+// value that is only stored. Prompts are left to the kernels apart: their tables lie in host memory, where look-ups
+// count.
 #include "gpu/kernels/dispatch.h"
 #include "gpu/kernels/joint.h"
 #include "gpu/kernels/kernels.h"
@@ -47,7 +49,8 @@ template <class T>
 SLUICE_KERNEL void rope_append_kernel(RopeCall q, RopeCall k, KvAppendCall append, Items n) {
   SLUICE_SHARED(KvPlace, place, [1]);
   const uint32_t token = block_y();
-  if (thread_x() == 0) place[0] = place_of(append, token);
+  const bool only_queries = (block_x() + 1) * threads <= n.queries;
+  if (thread_x() == 0 && !only_queries) place[0] = place_of(append, token);
   block_barrier();
   uint32_t i = block_x() * threads + thread_x();
   if (i < n.queries) return rotate_query(q, token, i);
@@ -75,7 +78,7 @@ bool joins(const RopeCall& q, const RopeCall& k) {
 
 bool joins(const RopeCall& k, const KvAppendCall& next) {
   return next.k == k.x && next.n_tokens == k.n_tokens && next.n_kv_heads == k.n_heads && next.head_dim == k.head_dim &&
-         k.n_tokens <= most_joint_tokens;
+         k.n_tokens <= decode_tokens;
 }
 
 Status run_joint(cudaStream_t stream, const RopeCall& q, const RopeCall& k, const KvAppendCall& append) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <new>
+#include <thread>
 #include <utility>
 
 #include "core/error.h"
@@ -195,8 +196,14 @@ void Executor::choose_tables() {
   seen_ = moved(tables_.few, pages_by_);
 }
 
+// Of a step that is replayed only the tables are made.
+bool Executor::left_out(const Op& op) const {
+  return replays_ && !std::holds_alternative<EmbedOp>(op) && !std::holds_alternative<AttentionOp>(op);
+}
+
 Status Executor::walk(const Placement& placement) {
   for (op_ = 0; op_ < g_.ops.size(); ++op_) {
+    if (left_out(g_.ops[op_])) continue;
     if (cancelled_.load(std::memory_order_relaxed)) return error(Code::cancelled, "the step was cancelled");
     site_ = placement.op_site[op_];
     SLUICE_RETURN_IF_ERROR(emit_op(op_));
@@ -207,6 +214,7 @@ Status Executor::walk(const Placement& placement) {
 // --- values ----------------------------------------------------------------------------------------
 
 void Executor::bring(ValueId id) {
+  if (replays_) return;
   Value& value = values_[id];
   if ((value.present & 1u << site_) != 0) return;
   const auto from = static_cast<uint32_t>(std::countr_zero(value.present));
@@ -236,10 +244,19 @@ void Executor::hand_over(const Value& value, uint32_t from, uint32_t to) {
 
 // --- the end ---------------------------------------------------------------------------------------
 
+// A recorded step takes a few milliseconds of which the host has nothing to do: to be woken up would cost a part of
+// one.
+void Executor::stay_awake(const Event& end) const {
+  constexpr uint64_t most_ns = 20'000'000;
+  const uint64_t start = now_ns();
+  while (!end.done() && now_ns() - start < most_ns) std::this_thread::yield();
+}
+
 // All queues come to rest, and those that failed are made ready for the next step.
 Status Executor::drain(Status status) {
   std::array<Event, 32> ends;
   for (size_t i = 0; i < sites_.size(); ++i) ends[i] = sites_[i].queue().signal();
+  if (most_pages_ != 0) stay_awake(ends[site_]);
   for (size_t i = 0; i < sites_.size(); ++i) {
     const Status drained = ends[i].wait();
     if (status.ok()) status = drained;

@@ -97,11 +97,13 @@ class Executor {
   uint64_t recording_key() const;
   void choose_tables();
   void fill_constants(const TokenTables& tables, uint32_t count) const;
+  bool left_out(const Op& op) const;
   Status walk(const Placement& placement);
   void launch(const KernelCall& call) {
     if (!replays_) queue().launch(call);
   }
   void make_rope_tables();
+  void stay_awake(const Event& end) const;
   Status drain(Status status);
   void start_over();
   Status emit_op(uint32_t index);

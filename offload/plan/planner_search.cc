@@ -1,11 +1,15 @@
 #include "offload/plan/planner_search.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 namespace sluice::plan {
 namespace {
 
+// Moves that gain less are not made: sums do not tell that well, and evenness, which the families have, forgives what
+// they do not foresee.
+constexpr double least_gain = 2e-3;
 constexpr double impossible = std::numeric_limits<double>::infinity();
 
 // `count` of n, evenly.
@@ -25,6 +29,19 @@ std::vector<bool> spread_over(uint32_t count, const std::vector<bool>& first) {
   uint32_t i_first = 0, i_other = 0;
   for (uint32_t i = 0; i < n; ++i) chosen[i] = first[i] ? a[i_first++] : b[i_other++];
   return chosen;
+}
+
+// 0..n-1, such that those at the begin of the order lie far from one another: what is moved one by one stays spread.
+std::vector<uint32_t> far_apart(uint32_t n) {
+  std::vector<uint32_t> order;
+  const uint32_t places = std::bit_ceil(std::max(1u, n));
+  for (uint32_t i = 0; i < places; ++i) {
+    uint32_t reversed = 0;
+    for (uint32_t bit = 1, mirrored = places / 2; bit < places; bit *= 2, mirrored /= 2)
+      if ((i & bit) != 0) reversed |= mirrored;
+    if (reversed < n) order.push_back(reversed);
+  }
+  return order;
 }
 
 // 0, 1/parts, 2/parts, … of n.
@@ -229,7 +246,7 @@ bool Search::try_move(Found& best, std::initializer_list<uint32_t> ops, uint8_t 
   for (const uint32_t op : ops) places.decode.op_site[op] = site;
   place_prompt(places, best.prompt_streams);
   const double seconds = weigh(places, best.ahead_bytes);
-  if (!(seconds < best.seconds * (1 - 1e-6))) return false;
+  if (!(seconds < best.seconds * (1 - least_gain))) return false;
   best.places = std::move(places);
   best.seconds = seconds;
   return true;
@@ -237,6 +254,7 @@ bool Search::try_move(Found& best, std::initializer_list<uint32_t> ops, uint8_t 
 
 // Moves layers, sub-layers and single ops while that helps.
 std::optional<Found> Search::improve(Found best, int rounds) const {
+  const std::vector<uint32_t> order = far_apart(static_cast<uint32_t>(layers_.size()));
   settle(best);
   for (int round = 0; round < rounds; ++round) {
     const double before = best.seconds;
@@ -246,8 +264,9 @@ std::optional<Found> Search::improve(Found best, int rounds) const {
       settle(next);
       if (next.seconds < best.seconds) best = std::move(next);
     }
-    for (const Layer& l : layers_)
+    for (const uint32_t i : order)
       for (const uint8_t site : {accelerator_site, host_site}) {
+        const Layer& l = layers_[i];
         try_move(best, {l.in, l.attention, l.out, l.ffn}, site);
         try_move(best, {l.in, l.attention, l.out}, site);
         try_move(best, {l.in, l.out}, site);

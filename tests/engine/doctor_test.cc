@@ -104,12 +104,12 @@ TEST_CASE("measuring a model: each product and the layer once, with times above 
 TEST_CASE("measuring a disk: rates above zero, alone and beside a device; errors name the file") {
   const auto device = one_thread();
   const std::string path = fixture("llama_mha.gguf");
-  const TierRates tier = must(measure_tier("disk", path, storage::LoadMode::buffered, 0.02, *device));
+  const TierRates tier = must(measure_tier("disk", path, storage::LoadMode::buffered, 0.02, *device, 40 * MiB));
   CHECK(tier.id == "disk");
   CHECK(tier.read_gb_s > 0);
   CHECK(tier.read_beside_gb_s > 0);
   CHECK(tier.compute_beside > 0);
   CHECK(tier.compute_beside <= 1);
-  const auto absent = measure_tier("disk", "/absent.gguf", storage::LoadMode::buffered, 0.02, *device);
+  const auto absent = measure_tier("disk", "/absent.gguf", storage::LoadMode::buffered, 0.02, *device, 40 * MiB);
   CHECK(absent.status().code() == Code::not_found);
 }

@@ -1,6 +1,7 @@
 // What measure() says of a GPU, on small sizes: all of it positive, and every failure told and cleaned up behind.
 #include "gpu/measure.h"
 
+#include "cpu/host_memory.h"
 #include "tests/gpu/gpu_rig.h"
 
 namespace sluice::testing {
@@ -48,6 +49,21 @@ TEST_CASE("gpu measure: rates of every type, of the memory and of the link") {
   CHECK(rates->device.call_us > 0);
   CHECK(rates->to_host.gb_s > 0);
   CHECK(rates->to_device.latency_us >= 20);
+}
+
+TEST_CASE("gpu link_rate: the link's, from all of the host's memory; what cannot be is told") {
+  standin::Options o;
+  o.h2d_gb_s = 4;
+  const StandIn standin(o);
+  const auto memory = cpu::HostMemory::create(3 * MiB);
+  REQUIRE(memory.ok());
+  cpu::HostMemory& host = **memory;
+  const auto rate = gpu::link_rate(0, host, 0.01);
+  REQUIRE_MESSAGE(rate.ok(), rate.status().message());
+  CHECK(*rate > 0.1);
+  CHECK(*rate < 4.4);
+  CHECK(gpu::link_rate(0, host, 0).status().code() == Code::invalid_argument);
+  CHECK(!gpu::link_rate(7, host, 0.01).ok());
 }
 
 TEST_CASE("gpu measure: a link is not found to be faster than it is") {
