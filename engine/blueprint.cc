@@ -50,12 +50,11 @@ std::vector<plan::NamedBytes> fixed_memory(const EngineOptions& o, const Model& 
   return fixed;
 }
 
-// Those that feed a GPU and that carry its progress need a core each where the CPU computes beside it, of few cores one
-// for both. And the CPU's threads stay awake while the GPU has its layers: those take some hundred microseconds, to be
+// Where the CPU computes beside GPUs it leaves them cores. And its threads stay awake while the GPU has its layers: those take some hundred microseconds, to be
 // woken up takes one.
 void take_turns_with_gpus(Blueprint& b) {
   if (b.gpus.empty()) return;
-  if (b.options.threads == 0) b.cpu.n_threads -= b.cpu.n_threads > 8 ? 2 : b.cpu.n_threads > 2 ? 1 : 0;
+  if (b.options.threads == 0) b.cpu.n_threads = threads_beside_gpus(b.cpu.n_threads);
   if (!plan::hand_overs(b.model.graph, b.plan.numerics.decode).empty()) b.cpu.patience_us = 2000;
 }
 

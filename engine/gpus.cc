@@ -42,6 +42,8 @@ plan::AcceleratorRequest request_for(const EngineOptions& o, const Graph& g, std
 
 }  // namespace
 
+uint32_t threads_beside_gpus(uint32_t cores) { return cores - (cores > 8 ? 2 : cores > 2 ? 1 : 0); }
+
 std::string gpu_id(int device) { return fmt::format("gpu {}", device); }
 
 Result<GpuChoice> choose_gpus(const EngineOptions& o, const Graph& g) {

@@ -74,13 +74,17 @@ Status add_cpu(uint64_t weights, cpu::CpuDevice& device, Machine& machine, bool&
   return {};
 }
 
-// The link and the host's products, which both read the host's memory, while both run. Without memory that may be
-// pinned it stays unknown.
-Status measure_link_beside(int gpu, uint64_t weights, cpu::CpuDevice& device, LinkRates& link) {
+// The link and the host's products, which both read the host's memory, while both run, with the threads that a run has
+// then: with more, what copies would cost the products a core. Without memory that may be pinned it stays unknown.
+Status measure_link_beside(int gpu, uint64_t weights, uint32_t n_threads, LinkRates& link) {
   constexpr double seconds = 0.2;
+  cpu::CpuOptions options;
+  SLUICE_ASSIGN_OR_RETURN(const cpu::Topology topology, cpu::read_topology());
+  options.n_threads = std::min(n_threads, threads_beside_gpus(topology.default_threads()));
+  SLUICE_ASSIGN_OR_RETURN(const auto device, cpu::CpuDevice::create(options));
   SLUICE_ASSIGN_OR_RETURN(const auto copied, cpu::HostMemory::create(weights, true));
   if (!gpu::link_rate(gpu, *copied, 0.001).ok()) return {};
-  SLUICE_ASSIGN_OR_RETURN(const Beside beside, measure_beside(device, weights, seconds,
+  SLUICE_ASSIGN_OR_RETURN(const Beside beside, measure_beside(*device, weights, seconds,
                                                               [&] { return gpu::link_rate(gpu, *copied, seconds); }));
   link.beside_gb_s = std::min(beside.other, link.gb_s);
   link.compute_beside = beside.compute;
@@ -88,11 +92,11 @@ Status measure_link_beside(int gpu, uint64_t weights, cpu::CpuDevice& device, Li
 }
 
 // Each GPU with its memory and its links, once.
-Status add_gpus(const MachineRequest& r, uint64_t weights, cpu::CpuDevice& cpu, Machine& machine, bool& changed) {
+Status add_gpus(const MachineRequest& r, uint64_t weights, uint32_t n_threads, Machine& machine, bool& changed) {
   for (const int device : r.gpus) {
     if (machine.device(gpu_id(device)) != nullptr) continue;
     SLUICE_ASSIGN_OR_RETURN(gpu::GpuRates rates, gpu::measure(device));
-    SLUICE_RETURN_IF_ERROR(measure_link_beside(device, weights, cpu, rates.to_device));
+    SLUICE_RETURN_IF_ERROR(measure_link_beside(device, weights, n_threads, rates.to_device));
     machine.devices.push_back(std::move(rates.device));
     put(machine, std::move(rates.memory));
     machine.links.push_back(std::move(rates.to_device));
@@ -165,7 +169,7 @@ Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
   if (!r.machine_file.empty()) {
     SLUICE_ASSIGN_OR_RETURN(Machine written, read_machine(r.machine_file));
     bool added = false;
-    SLUICE_RETURN_IF_ERROR(add_gpus(r, bytes_to_measure_with(r.memory), device, written, added));
+    SLUICE_RETURN_IF_ERROR(add_gpus(r, bytes_to_measure_with(r.memory), device.n_threads(), written, added));
     return written;
   }
   const std::string cached = machine_cache_path(device, r.path);
@@ -182,7 +186,7 @@ Result<Machine> this_machine(const MachineRequest& r, cpu::CpuDevice& device) {
                             measure_model(*r.graph, r.compute, weights, device, machine.devices.front()));
     changed |= added;
   }
-  SLUICE_RETURN_IF_ERROR(add_gpus(r, weights, device, machine, changed));
+  SLUICE_RETURN_IF_ERROR(add_gpus(r, weights, device.n_threads(), machine, changed));
   if (changed && !cached.empty()) write_machine(machine, cached).ignore();  // measured again next time
   read_from_page_cache(machine, hot);
   return machine;

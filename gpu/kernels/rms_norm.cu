@@ -49,9 +49,34 @@ SLUICE_DEVICE float scale_of(const RmsNormCall& call, float squares) {
   return 1.0f / sqrtf(squares / static_cast<float>(call.cols) + call.eps);
 }
 
-SLUICE_DEVICE float normed(const RmsNormCall& call, float x, float scale, uint32_t c) {
-  const float value = x * scale;
-  return call.weight != nullptr ? value * call.weight[c] : value;
+// Four values times `scale`, and their weights.
+SLUICE_DEVICE Vec16 normed(const RmsNormCall& call, const Vec16& x, const Vec16& weight, float scale) {
+  Vec16 four;
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
+    float value = __builtin_bit_cast(float, x.words[i]) * scale;
+    if (call.weight != nullptr) value *= __builtin_bit_cast(float, weight.words[i]);
+    four.words[i] = __builtin_bit_cast(uint32_t, value);
+  }
+  return four;
+}
+
+SLUICE_DEVICE void add_to(Vec16& sum, const Vec16& four) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4; ++i)
+    sum.words[i] = __builtin_bit_cast(
+        uint32_t, __builtin_bit_cast(float, sum.words[i]) + __builtin_bit_cast(float, four.words[i]));
+}
+
+template <bool vectors>
+SLUICE_DEVICE void store_four(const Vec16& four, float* row, uint32_t c, uint32_t cols) {
+  if constexpr (vectors) {
+    store16(row + c, four);
+  } else {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 4; ++i)
+      if (c + i < cols) row[c + i] = __builtin_bit_cast(float, four.words[i]);
+  }
 }
 
 template <bool vectors>
@@ -64,13 +89,14 @@ SLUICE_KERNEL void rms_norm_kernel(RmsNormCall call) {
     squares = add_squares(four_of<vectors>(x, c, call.cols), squares);
   const float scale = scale_of(call, block_sum(squares, partial));
   for (uint32_t c = 4 * thread_x(); c < call.cols; c += step) {
-    const Vec16 four = four_of<vectors>(x, c, call.cols);
-    SLUICE_UNROLL
-    for (uint32_t i = 0; i < 4; ++i) {
-      if (!vectors && c + i >= call.cols) break;
-      const float value = normed(call, __builtin_bit_cast(float, four.words[i]), scale, c + i);
-      out[c + i] = call.accumulate ? out[c + i] + value : value;
+    const Vec16 weight = call.weight != nullptr ? four_of<vectors>(call.weight, c, call.cols) : Vec16{};
+    Vec16 four = normed(call, four_of<vectors>(x, c, call.cols), weight, scale);
+    if (call.accumulate) {
+      Vec16 sum = four_of<vectors>(out, c, call.cols);
+      add_to(sum, four);
+      four = sum;
     }
+    store_four<vectors>(four, out, c, call.cols);
   }
 }
 
@@ -91,13 +117,7 @@ SLUICE_DEVICE Kept kept_of(const RmsNormCall& call, const float* x, uint32_t c) 
 SLUICE_DEVICE void store_normed(const RmsNormCall& call, const Kept& kept, float scale, uint32_t c, float* out,
                                 std::byte* quantized, const Q8Layout& layout) {
   const bool inside = c < call.cols;
-  Vec16 four{};
-  SLUICE_UNROLL
-  for (uint32_t i = 0; i < 4; ++i) {
-    float value = __builtin_bit_cast(float, kept.x.words[i]) * scale;
-    if (call.weight != nullptr) value *= __builtin_bit_cast(float, kept.weight.words[i]);
-    four.words[i] = inside ? __builtin_bit_cast(uint32_t, value) : 0;
-  }
+  const Vec16 four = inside ? normed(call, kept.x, kept.weight, scale) : Vec16{};
   if (inside) store16(out + c, four);
   quantize_four(four, inside, quantized, layout, c);
 }
@@ -130,7 +150,9 @@ SLUICE_KERNEL void rms_norm_quantize_kernel(RmsNormCall call, std::byte* quantiz
 Status run(cudaStream_t stream, const RmsNormCall& call, const KernelContext&) {
   if (call.n_rows == 0 || call.cols == 0) return {};
   const LaunchShape shape{.grid_x = call.n_rows, .block_x = threads};
-  const auto kernel = call.cols % 4 == 0 && multiple_of_16(call.x) ? rms_norm_kernel<true> : rms_norm_kernel<false>;
+  const bool vectors =
+      call.cols % 4 == 0 && multiple_of_16(call.x) && multiple_of_16(call.out) && multiple_of_16(call.weight);
+  const auto kernel = vectors ? rms_norm_kernel<true> : rms_norm_kernel<false>;
   return launch(stream, launch_info("rms_norm", call), shape, kernel, call);
 }
 
