@@ -1,5 +1,6 @@
-// Random budgets, sequences, faults, damage and cancellations through the executor. Whatever happens, rows
-// that come out have the right bits, and a step that fails leaves its sequences as they were.
+// Random placements, budgets, sequences, faults, damage and cancellations through the executor. Whatever happens, rows
+// that come out have the right bits, a step that fails leaves its sequences as they were, and nothing is held at the
+// end (the rig's destructor).
 // SLUICE_STRESS_SECONDS says for how long (3 by default), SLUICE_STRESS_SEED where to begin.
 #include <algorithm>
 #include <atomic>
@@ -84,6 +85,7 @@ class Course {
   }
   void calm() {
     fail_after_ = -1;
+    if (rig_.up != nullptr) rig_.up->fail_copy(0);
     damage_writes_ = false;
   }
 
@@ -125,7 +127,9 @@ class Course {
       room -= n;
     }
     if (parts.empty()) return;
+    batch.prompt = rig_.options.placed && upto(3) == 0;
     if (upto(4) == 0) fail_after_ = upto(30);
+    if (rig_.up != nullptr && upto(4) == 0) rig_.up->fail_copy(1 + upto(12));
     if (upto(16) == 0) damage_writes_ = true;
     std::thread canceller;
     if (upto(8) == 0) {
@@ -195,10 +199,14 @@ PlanRigOptions random_options(std::mt19937_64& random) {
   o.store.shuffle = random() % 2;
   o.store.seed = random();
   o.store.latency = std::chrono::microseconds(random() % 3 * 20);
+  if (random() % 2 == 0) return o;
+  const uint64_t seed = random();
+  o.placed = [seed](size_t op, bool prompt) { return (std::mt19937_64(seed + 2 * op + prompt)() >> 20) % 2 == 0; };
+  o.device_resident = static_cast<double>(random() % 5) / 4;
   return o;
 }
 
-TEST_CASE("stress: random budgets, sequences, faults, damage and cancellations") {
+TEST_CASE("stress: random placements, budgets, sequences, faults, damage and cancellations") {
   TinyOptions tiny;
   tiny.n_layers = 2;
   tiny.gap = 5000;
