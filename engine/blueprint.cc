@@ -50,8 +50,8 @@ std::vector<plan::NamedBytes> fixed_memory(const EngineOptions& o, const Model& 
   return fixed;
 }
 
-// Where the CPU computes beside GPUs it leaves them cores. And its threads stay awake while the GPU has its layers: those take some hundred microseconds, to be
-// woken up takes one.
+// Where the CPU computes beside GPUs it leaves them cores. And its threads stay awake while a GPU has its layers: those
+// take some hundred microseconds, and to be woken up one hundred more.
 void take_turns_with_gpus(Blueprint& b) {
   if (b.gpus.empty()) return;
   if (b.options.threads == 0) b.cpu.n_threads = threads_beside_gpus(b.cpu.n_threads);

@@ -35,6 +35,7 @@ class Measurement {
       SLUICE_RETURN_IF_ERROR(products(type, Compute::fast));
       SLUICE_RETURN_IF_ERROR(products(type, Compute::f32));
     }
+    SLUICE_RETURN_IF_ERROR(more_tokens());
     SLUICE_ASSIGN_OR_RETURN(rates_.device.call_us, timer_->launched_us(256, o_.repeats, [&](uint32_t) {
       return do_nothing(timer_->stream());
     }));
@@ -58,7 +59,7 @@ class Measurement {
     rates_.to_device.to = rates_.to_host.from = rates_.memory.id;
     SLUICE_ASSIGN_OR_RETURN(timer_, CallTimer::create());
     SLUICE_ASSIGN_OR_RETURN(weights_, GpuMemory::create(device_, o_.memory_bytes));
-    const uint32_t most_tokens = std::max(o_.tokens, o_.tokens_f32);
+    const uint32_t most_tokens = std::max({o_.tokens, o_.more_tokens, o_.tokens_f32});
     const uint64_t x_bytes = act_row_bytes(ActFormat::f32, o_.cols) * most_tokens;
     SLUICE_ASSIGN_OR_RETURN(x_, GpuMemory::create(device_, x_bytes));
     SLUICE_ASSIGN_OR_RETURN(
@@ -130,6 +131,17 @@ class Measurement {
     return {};
   }
 
+  // What each token beyond o_.tokens adds; of one type, since all are the same tiles by then.
+  Status more_tokens() {
+    constexpr DType type = DType::q4_k;
+    SLUICE_ASSIGN_OR_RETURN(const double many_us, product_us(type, ActFormat::q8, o_.tokens));
+    SLUICE_ASSIGN_OR_RETURN(const double more_us, product_us(type, ActFormat::q8, o_.more_tokens));
+    if (more_us <= many_us) return {};
+    rates_.device.many_tokens = o_.tokens;
+    rates_.device.more_gflops = 2.0 * o_.rows * o_.cols * (o_.more_tokens - o_.tokens) / (more_us - many_us) * 1e-3;
+    return {};
+  }
+
   Status link(LinkRates& rates, std::byte* to, const std::byte* from, cudaMemcpyKind kind) {
     const auto copy = [&](uint64_t bytes) {
       return [this, to, from, kind, bytes](uint32_t) {
@@ -153,8 +165,8 @@ class Measurement {
 
 Status check(const MeasureOptions& o) {
   const uint64_t matrix = o.rows * row_bytes(DType::f32, o.cols);
-  if (o.rows > 0 && o.cols > 0 && o.cols % 256 == 0 && o.tokens > 0 && o.tokens_f32 > 0 && o.memory_bytes >= matrix &&
-      o.copy_bytes >= small_copy_bytes && o.copy_bytes <= o.memory_bytes && o.repeats > 0)
+  if (o.rows > 0 && o.cols > 0 && o.cols % 256 == 0 && o.tokens > 0 && o.tokens_f32 > 0 && o.more_tokens > o.tokens &&
+      o.memory_bytes >= matrix && o.copy_bytes >= small_copy_bytes && o.copy_bytes <= o.memory_bytes && o.repeats > 0)
     return {};
   return error(Code::invalid_argument, "measuring a GPU: {} x {} values, {} bytes of memory, copies of {} do not fit",
                o.rows, o.cols, o.memory_bytes, o.copy_bytes);

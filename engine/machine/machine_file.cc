@@ -131,6 +131,8 @@ json to_json(const Machine& machine) {
                        {"call_us", d.call_us},
                        {"matvec_gb_s", rates_to_json(d.matvec_gb_s)},
                        {"matmul_gflops", rates_to_json(d.matmul_gflops)},
+                       {"many_tokens", d.many_tokens},
+                       {"more_gflops", d.more_gflops},
                        {"matvec_f32_gb_s", rates_to_json(d.matvec_f32_gb_s)},
                        {"matmul_f32_gflops", rates_to_json(d.matmul_f32_gflops)},
                        {"products", list_to_json(d.products)},
@@ -161,6 +163,8 @@ DeviceRates device_from_json(const json& d) {
   rates.call_us = number(d, "call_us", 0);
   rates.matvec_gb_s = rates_from_json(d, "matvec_gb_s");
   rates.matmul_gflops = rates_from_json(d, "matmul_gflops");
+  if (d.contains("many_tokens")) rates.many_tokens = whole(d, "many_tokens");
+  rates.more_gflops = number(d, "more_gflops", 0);
   rates.matvec_f32_gb_s = rates_from_json(d, "matvec_f32_gb_s");
   rates.matmul_f32_gflops = rates_from_json(d, "matmul_f32_gflops");
   if (d.contains("products"))

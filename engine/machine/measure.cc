@@ -82,6 +82,7 @@ Status measure_link_beside(int gpu, uint64_t weights, uint32_t n_threads, LinkRa
   SLUICE_ASSIGN_OR_RETURN(const cpu::Topology topology, cpu::read_topology());
   options.n_threads = std::min(n_threads, threads_beside_gpus(topology.default_threads()));
   SLUICE_ASSIGN_OR_RETURN(const auto device, cpu::CpuDevice::create(options));
+  weights /= 2;  // twice
   SLUICE_ASSIGN_OR_RETURN(const auto copied, cpu::HostMemory::create(weights, true));
   if (!gpu::link_rate(gpu, *copied, 0.001).ok()) return {};
   SLUICE_ASSIGN_OR_RETURN(const Beside beside, measure_beside(*device, weights, seconds,

@@ -85,8 +85,14 @@ class OpModel {
     const double gb_s = rate_of(f32_ ? d_.matvec_f32_gb_s : d_.matvec_gb_s, t.dtype, default_gb_s());
     const double gflops = rate_of(f32_ ? d_.matmul_f32_gflops : d_.matmul_gflops, t.dtype, default_gflops());
     const double one = static_cast<double>(t.extent.bytes) / (gb_s * 1e9);
-    const double arithmetic = n == 1 ? 0 : 2.0 * n * t.rows * t.cols / (gflops * 1e9);
+    const double arithmetic = n == 1 ? 0 : 2.0 * t.rows * t.cols * tokens_over(n, gflops) * 1e-9;
     add(std::max(one, arithmetic) + calls(id) * d_.call_us * 1e-6, one >= arithmetic);
+  }
+
+  // n tokens by the rate at which each goes.
+  double tokens_over(uint32_t n, double gflops) const {
+    const uint32_t many = d_.more_gflops > 0 && !f32_ ? std::min(n, d_.many_tokens) : n;
+    return many / gflops + (n > many ? (n - many) / d_.more_gflops : 0);
   }
 
   // Tokens held that a token of the step sees, its like in the step included.

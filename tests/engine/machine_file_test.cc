@@ -40,6 +40,8 @@ Machine sample() {
   cpu.threads = 2;
   cpu.memory_gb_s = 30.5;
   cpu.call_us = 1.25;
+  cpu.many_tokens = 512;
+  cpu.more_gflops = 350.5;
   cpu.matvec_gb_s = {{DType::q4_k, 20.5}, {DType::f32, 28}};
   cpu.matmul_gflops = {{DType::q4_k, 200}};
   cpu.matvec_f32_gb_s = {{DType::q6_k, 5}};
@@ -72,6 +74,8 @@ TEST_CASE("machine file: everything that is written is read back") {
   REQUIRE(got.devices.size() == 1);
   const DeviceRates &d = got.devices[0], &w = want.devices[0];
   CHECK(d.id == w.id);
+  CHECK(d.many_tokens == w.many_tokens);
+  CHECK(d.more_gflops == w.more_gflops);
   CHECK(d.detail == w.detail);
   CHECK(d.threads == w.threads);
   CHECK(d.memory_gb_s == w.memory_gb_s);

@@ -12,6 +12,7 @@ gpu::MeasureOptions small() {
   o.rows = 16;
   o.cols = 256;
   o.tokens = 18;
+  o.more_tokens = 40;
   o.tokens_f32 = 2;
   o.memory_bytes = o.copy_bytes = 64 * KiB;
   o.repeats = 1;

@@ -244,6 +244,21 @@ TEST_CASE("cost model: an accelerator without measurements computes at 0.9 of it
   CHECK(moved[5].hand_over_s * 1e6 == doctest::Approx(12 + 3 + 256 * 4 / 2e9 * 1e6));
 }
 
+TEST_CASE("cost model: tokens beyond those that were measured go at the rate of more") {
+  const Graph g = small_graph();
+  Machine machine = machine_with({}, {});
+  Plan plan = plan_of(g, machine);
+  const auto ffn_s = [&](uint32_t n) { return op_costs(g, machine, plan, host_site, n, 0)[4].kernels_s; };
+  const double calls = 6 * machine.devices[0].call_us * 1e-6;  // three products, and three others
+  const double token = 3 * 2.0 * 256 * 256 / 100e9;
+  CHECK(ffn_s(64) == doctest::Approx(64 * token + calls));
+  CHECK(ffn_s(192) == doctest::Approx(192 * token + calls));
+  machine.devices[0].many_tokens = 64;
+  machine.devices[0].more_gflops = 400;
+  CHECK(ffn_s(64) == doctest::Approx(64 * token + calls));
+  CHECK(ffn_s(192) == doctest::Approx((64 + 128 / 4.0) * token + calls));
+}
+
 TEST_CASE("cost model: the bottleneck is what is busy longest") {
   const Graph g = small_graph();
   Machine m = machine_with({}, {});
