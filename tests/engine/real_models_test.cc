@@ -2,6 +2,7 @@
 // whatever the budget.
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "engine/system.h"
 #include "tests/engine/engine_rig.h"
@@ -208,17 +209,26 @@ TEST_CASE("real models' perplexity") {
 
 TEST_SUITE_END();
 
+namespace {
+
+// Sanitizers, which take ten times as long, see some tokens of each way; the models of the fixtures they see whole.
+bool sanitized() { return !std::string_view(SLUICE_SANITIZE).empty(); }
+
+}  // namespace
+
 TEST_CASE("real models give the same tokens resident, streamed, and with KV on disk") {
   with_models([](const RealModel& model, const std::string& path) {
-    const std::string prompt = "Once upon a time, in a village by the sea, there lived";
-    const auto want = greedy(*open(options_of(path, 2 * GiB)), prompt, 24);
-    REQUIRE(want.size() == 24);
+    const std::string prompt = sanitized() ? "Once upon" : "Once upon a time, in a village by the sea, there lived";
+    const uint32_t n = sanitized() ? 3 : 24;
+    const auto want = greedy(*open(options_of(path, 2 * GiB)), prompt, n);
+    REQUIRE(want.size() == n);
     for (const uint64_t ram : model.small_ram)
       for (const uint32_t threads : {1u, 2u}) {
+        if (sanitized() && threads == 1) continue;
         EngineOptions options = options_of(path, ram);
         options.threads = threads;
         auto engine = open(options);
-        CHECK(greedy(*engine, prompt, 24) == want);
+        CHECK(greedy(*engine, prompt, n) == want);
         CHECK(engine->memory().ram_peak <= ram);
       }
   });
