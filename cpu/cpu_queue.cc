@@ -6,6 +6,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/outputs.h"
 
 namespace sluice::cpu {
 namespace {
@@ -81,16 +82,6 @@ struct Stretch {
   const float *begin, *end;
 };
 Stretch outputs(const MatmulCall& c) { return {c.out, c.out + uint64_t{c.n_tokens - 1} * c.out_stride + c.rows}; }
-
-// Two products whose outputs are different columns of the same rows, or lie apart.
-bool outputs_apart(const MatmulCall& a, const MatmulCall& b) {
-  const Stretch x = outputs(a), y = outputs(b);
-  if (x.end <= y.begin || y.end <= x.begin) return true;
-  const MatmulCall& left = a.out < b.out ? a : b;
-  const MatmulCall& right = a.out < b.out ? b : a;
-  const auto distance = static_cast<uint64_t>(right.out - left.out);
-  return left.out_stride == right.out_stride && distance >= left.rows && distance + right.rows <= left.out_stride;
-}
 
 // Products of the same activations, which neither of them changes.
 bool independent(const MatmulCall& a, const MatmulCall& b) {

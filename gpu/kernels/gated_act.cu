@@ -52,16 +52,15 @@ Status run(cudaStream_t stream, const GatedActCall& call, const KernelContext&) 
 }
 
 bool joins(const GatedActCall& act, const QuantizeCall& next) {
-  return next.x == act.out && next.format == ActFormat::q8 && next.n_rows == act.n_rows && next.cols == act.cols &&
-         act.cols % 32 == 0 && multiple_of_16(act.gate) && multiple_of_16(act.up) && multiple_of_16(act.out);
+  return quantizes(next, act.out, act.n_rows, act.cols) && multiple_of_16(act.gate) && multiple_of_16(act.up);
 }
 
 Status run_joint(cudaStream_t stream, const GatedActCall& act, const QuantizeCall& quantize) {
   const uint64_t n = uint64_t{act.n_rows} * act.cols;
   if (n == 0) return {};
   const LaunchShape shape{.grid_x = blocks_for(n, 4 * joint_threads), .block_x = joint_threads};
-  return launch(stream, joint_info("gated_act_quantize", act, quantize), shape, gated_act_quantize_kernel, act,
-                quantize.out, q8_layout(act.cols), n);
+  return launch(stream, joint_info("gated_act_quantize", std::array<KernelCall, 2>{act, quantize}), shape,
+                gated_act_quantize_kernel, act, quantize.out, q8_layout(act.cols), n);
 }
 
 }  // namespace sluice::gpu

@@ -1,6 +1,7 @@
 // Calls that one kernel does together (kernels.h): which they are, each where its kernel is.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 
@@ -23,10 +24,18 @@ Status run_joint(cudaStream_t stream, const RmsNormCall& norm, const QuantizeCal
 Status run_joint(cudaStream_t stream, const GatedActCall& act, const QuantizeCall& quantize);
 Status run_joint(cudaStream_t stream, const RopeCall& queries, const RopeCall& keys, const KvAppendCall& append);
 
-template <class... Calls>
-LaunchInfo joint_info(const char* name, const Calls&... calls) {
+// Whether `next` makes q8 activations of the rows at `made`, in a way that vectors serve.
+inline bool quantizes(const QuantizeCall& next, const float* made, uint32_t n_rows, uint32_t cols) {
+  return next.x == made && next.format == ActFormat::q8 && next.n_rows == n_rows && next.cols == cols && cols != 0 &&
+         cols % 32 == 0 && multiple_of_16(made);
+}
+
+// What the calls come to. calls: a range of calls of one type, or of KernelCall.
+template <class Calls>
+LaunchInfo joint_info(const char* name, const Calls& calls) {
   LaunchInfo sum{name, 0, 0};
-  for (const Cost& c : {cost(KernelCall(calls))...}) {
+  for (const auto& call : calls) {
+    const Cost c = cost(KernelCall(call));
     sum.bytes += c.bytes;
     sum.flops += c.flops;
   }

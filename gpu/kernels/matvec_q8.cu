@@ -17,6 +17,7 @@
 // products of one accumulator are then those of different blocks, which different lanes scale and add.
 #include <algorithm>
 
+#include "core/outputs.h"
 #include "gpu/kernels/dispatch.h"
 #include "gpu/kernels/joint.h"
 #include "gpu/kernels/kernels.h"
@@ -243,16 +244,6 @@ ProductGroup group_of(std::span<const MatmulCall> calls) {
   return group;
 }
 
-LaunchInfo info_of(std::span<const MatmulCall> calls) {
-  LaunchInfo sum{"matvec_q8", 0, 0};
-  for (const MatmulCall& call : calls) {
-    const Cost c = cost(KernelCall(call));
-    sum.bytes += c.bytes;
-    sum.flops += c.flops;
-  }
-  return sum;
-}
-
 template <class V>
 Status start(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
   static_assert(sizeof(BlockMemory<V>) <= most_shared);
@@ -266,7 +257,7 @@ Status start(cudaStream_t stream, std::span<const MatmulCall> calls, const Kerne
     if constexpr (V::N == 0) return matvec_one_kernel<V>;
     else return matvec_q8_kernel<V>;
   }();
-  return launch(stream, info_of(calls), shape, kernel, group);
+  return launch(stream, joint_info("matvec_q8", calls), shape, kernel, group);
 }
 
 // Tiles of 32 rows halve what activations cost; formats of many bits need them less and have no room for them.
@@ -282,14 +273,6 @@ Status start_of(cudaStream_t stream, std::span<const MatmulCall> calls, const Ke
   return start<Variant<F, aligned, 1, wide>>(stream, calls, context);
 }
 
-// Whether no element belongs to the outputs of both, given that rows do not run into the next row.
-bool apart(const MatmulCall& a, const MatmulCall& b) {
-  const MatmulCall &low = a.out < b.out ? a : b, &high = a.out < b.out ? b : a;
-  const auto distance = static_cast<uint64_t>(high.out - low.out);
-  if (distance >= uint64_t{low.n_tokens - 1} * low.out_stride + low.rows) return true;
-  return low.out_stride == high.out_stride && distance >= low.rows && distance + high.rows <= low.out_stride;
-}
-
 bool begins_aligned(const MatmulCall& call) {
   return multiple_of_16(call.weights) && row_bytes(call.dtype, call.cols) % 16 == 0;
 }
@@ -302,7 +285,7 @@ bool joins(const MatmulCall& product, const MatmulCall& next) {
            call.rows > 0;
   };
   return decodes(product) && decodes(next) && next.x == product.x && next.dtype == product.dtype &&
-         next.cols == product.cols && next.n_tokens == product.n_tokens && apart(product, next);
+         next.cols == product.cols && next.n_tokens == product.n_tokens && outputs_apart(product, next);
 }
 
 Status matvec_q8(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {

@@ -157,16 +157,15 @@ Status run(cudaStream_t stream, const RmsNormCall& call, const KernelContext&) {
 }
 
 bool joins(const RmsNormCall& norm, const QuantizeCall& next) {
-  return next.x == norm.out && next.format == ActFormat::q8 && next.n_rows == norm.n_rows && next.cols == norm.cols &&
-         norm.cols != 0 && norm.cols % 32 == 0 && !norm.accumulate && multiple_of_16(norm.x) &&
-         multiple_of_16(norm.out) && multiple_of_16(norm.weight);
+  return quantizes(next, norm.out, norm.n_rows, norm.cols) && !norm.accumulate && multiple_of_16(norm.x) &&
+         multiple_of_16(norm.weight);
 }
 
 Status run_joint(cudaStream_t stream, const RmsNormCall& norm, const QuantizeCall& quantize) {
   if (norm.n_rows == 0) return {};
   const LaunchShape shape{.grid_x = norm.n_rows, .block_x = threads};
-  return launch(stream, joint_info("rms_norm_quantize", norm, quantize), shape, rms_norm_quantize_kernel, norm,
-                quantize.out, q8_layout(norm.cols));
+  return launch(stream, joint_info("rms_norm_quantize", std::array<KernelCall, 2>{norm, quantize}), shape,
+                rms_norm_quantize_kernel, norm, quantize.out, q8_layout(norm.cols));
 }
 
 }  // namespace sluice::gpu

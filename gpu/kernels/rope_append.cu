@@ -88,7 +88,7 @@ Status run_joint(cudaStream_t stream, const RopeCall& q, const RopeCall& k, cons
   const LaunchShape shape{.grid_x = blocks_for(uint64_t{n.queries} + n.pairs + n.keys + n.values, threads),
                           .grid_y = q.n_tokens,
                           .block_x = threads};
-  const LaunchInfo counted = joint_info("rope_append", q, k, append);
+  const LaunchInfo counted = joint_info("rope_append", std::array<KernelCall, 3>{q, k, append});
   if (append.type == KvType::f16) return launch(stream, counted, shape, rope_append_kernel<uint16_t>, q, k, append, n);
   return launch(stream, counted, shape, rope_append_kernel<float>, q, k, append, n);
 }
