@@ -67,11 +67,11 @@ SLUICE_KERNEL void attention_split_kernel(AttentionCall call, HeadShape shape, P
   SLUICE_SHARED(QueryRow, rows, [split_rows]);
   SLUICE_SHARED(PageSums, page_sums, [split_rows]);
   const TileMemory<split_rows> memory = tile_memory<split_rows>(shared, shape, call.page_tokens);
-  load_rows<split_rows>(call, rows);
+  load_rows(call, split_rows, rows);
   block_barrier();
   load_queries<split_rows>(call, shape, rows, memory.q);
   block_barrier();
-  const uint32_t n = n_tile_rows<split_rows>(call);
+  const uint32_t n = n_tile_rows(call, split_rows);
   for (uint32_t first = 0; first < n;) {
     const Run run = next_run(call, rows, first, n);
     if (run.begin < run.end) attend_part<T>(call, shape, part, rows, run, memory, page_sums);
@@ -139,11 +139,11 @@ SLUICE_KERNEL void attention_whole_kernel(AttentionCall call, HeadShape shape) {
   SLUICE_SHARED(PageSums, page_sums, [whole_rows]);
   SLUICE_SHARED(Running, running, [1]);
   const TileMemory<whole_rows> memory = tile_memory<whole_rows>(shared, shape, call.page_tokens);
-  load_rows<whole_rows>(call, rows);
+  load_rows(call, whole_rows, rows);
   block_barrier();
   load_queries<whole_rows>(call, shape, rows, memory.q);
   block_barrier();
-  const uint32_t n = n_tile_rows<whole_rows>(call);
+  const uint32_t n = n_tile_rows(call, whole_rows);
   begin_rows(call, shape, rows, n, memory, running[0]);
   block_barrier();
   for (uint32_t first = 0; first < n;) {
@@ -265,7 +265,7 @@ Status run(cudaStream_t stream, const AttentionCall& call, const KernelContext& 
   if (call.n_tokens == 0 || call.n_heads == 0) return {};
   SLUICE_RETURN_IF_ERROR(check(call));
   const bool prompt = call.prompt || call.n_tokens > decode_tokens;
-  if (prompt && attention_prompt_serves(call)) return attention_prompt(stream, call);
+  if (prompt && attention_prompt_serves(call)) return attention_prompt(stream, call, context.n_sms);
   if (prompt && !call.tree) return whole(stream, call);
   const uint64_t rows = context.scratch_bytes / state_bytes(call);
   if (rows < 2)

@@ -48,8 +48,8 @@ SLUICE_DEVICE float power_of_two(int32_t exponent) {
 
 // As load_rows(), by the tables.
 SLUICE_DEVICE void load_rows_of(const AttentionCall& call, const Tables& tables, QueryRow* rows) {
-  if (thread_x() >= n_tile_rows<tile_rows>(call)) return;
-  const uint32_t group = group_of(call), i = block_x() / call.n_kv_heads * tile_rows + thread_x(), token = i / group;
+  if (thread_x() >= n_tile_rows(call, tile_rows)) return;
+  const uint32_t group = group_of(call), i = first_tile_row(call, tile_rows) + thread_x(), token = i / group;
   QueryRow row{slot_of(call, tables, token), token, kv_head_of_block(call) * group + i % group, 0, 0};
   find_visible(call, span_of(call, tables, token, row.slot.seq), row);
   rows[thread_x()] = row;
@@ -58,7 +58,7 @@ SLUICE_DEVICE void load_rows_of(const AttentionCall& call, const Tables& tables,
 // A warp has every fourth row; rows that there are not are zeros.
 template <uint32_t K16>
 SLUICE_DEVICE void split_queries(const AttentionCall& call, const QueryRow* rows, Memory<K16>& memory) {
-  const uint32_t n = n_tile_rows<tile_rows>(call);
+  const uint32_t n = n_tile_rows(call, tile_rows);
   for (uint32_t r = warp(); r < tile_rows; r += attention_warps) {
     float x[K16 / 2], most = 0.0f;
     SLUICE_UNROLL
@@ -329,7 +329,7 @@ SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, Pag
   load_rows_of(call, tables, rows);
   block_barrier();
   split_queries(call, rows, *memory);
-  const uint32_t n = n_tile_rows<tile_rows>(call);
+  const uint32_t n = n_tile_rows(call, tile_rows);
   for (uint32_t first = 0; first < n;) {
     const Run run = run_from(call, rows, first, n);
     if (run.begin < run.end) attend_run(call, tables, part, rows, run, *memory);

@@ -1,15 +1,15 @@
 // Attention of prompts over f16 keys and values, on tensor cores (Dao, arXiv:2307.08691).
 //
-// Bytes: a page for every 64 rows (tokens and the heads that share a kv head), mostly from the L2. Flops: 12 *
-// head_dim a cell and row on the tensor cores, three times what the sums need; bound by these, by the making of
-// their operands and, with few tokens, by the latency of a chain of blocks.
+// Bytes: a page for every 64 or 128 rows (tokens and the heads that share a kv head), mostly from the L2. Flops: 4 *
+// head_dim a cell and row on the tensor cores; bound by these, by the reading of fragments from shared memory and, with
+// few tokens, by the latency of a chain of pages.
 //
-// A warp has 16 rows and goes through the pages in order, 32 cells at a time at fixed places within a page: scores
-// and weights stay in registers, where the accumulator of the first product is the operand of the second. Each
-// factor is the sum of two bf16, high and low: exactly for f16 keys and values, to 2^-17 for queries and weights;
-// high * high, high * low and low * high are added in f32, so that products are right to some 2^-16. Cells that a row
-// does not see change none of its bits. For heads of 193 to 256 columns O alone takes 128 registers of a thread, and
-// ptxas spills some 200 bytes.
+// A warp has 16 rows and goes through the pages in order, some cells at a time at fixed places within a page, while the
+// next cells are on their way to shared memory: scores and weights stay in registers, where the accumulator of the
+// first product is the operand of the second. Keys and values are what they are, scaled queries and weights are
+// rounded to f16, so that a score is right to 2^-11 of its terms; sums are f32. Cells that a row does not see change
+// none of its bits. Wide heads (193 to 256 columns) leave no registers for the queries, which are read again for each
+// tile, and take 32 cells at a time where others take 64.
 #include <cmath>
 
 #include "gpu/kernels/attention_prompt.h"
@@ -20,60 +20,40 @@
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t tile_rows = 64, tile_cells = 32;
-static_assert(tile_rows == 16 * attention_warps);
+constexpr float log2_e = 1.44269504f;
+constexpr uint32_t most_rows = 128;      // of a block, 16 a warp
+constexpr uint32_t pages_at_once = 64;  // whose addresses are looked up together
 
-// 32 keys, and the values of 32 cells with the cells running fastest. K16: columns of a head / 16, rounded up.
+// K16: columns of a head / 16, rounded up. Warps of a block: W.
 template <uint32_t K16>
-struct KvTile {
-  alignas(16) uint16_t k[2][tile_cells][16 * K16 + 8];  // high, low
-  alignas(16) uint16_t v[2][16 * K16][tile_cells + 8];
+constexpr uint32_t cells_at_once = K16 <= 8 ? 64 : 32;
+
+// The keys or values of some cells.
+template <uint32_t K16>
+struct alignas(16) Cells {
+  uint16_t rows[cells_at_once<K16>][16 * K16 + 8];
+};
+template <uint32_t K16>
+struct Stage {
+  Cells<K16> keys, values;
 };
 
-struct Split {
-  uint16_t high, low;
+// Of the run's pages, some in a row; null where no row sees any of one's cells.
+struct PageAddresses {
+  const void* keys[pages_at_once];
+  const void* values[pages_at_once];
 };
-SLUICE_DEVICE Split split(float x) {
-  const uint16_t high = float_to_bf16_bits(x);
-  return {high, float_to_bf16_bits(x - bf16_bits_to_float(high))};
-}
 
-// Two values as the packed halves of a fragment's register.
-SLUICE_DEVICE void split_pair(float a, float b, uint32_t& high, uint32_t& low) {
-  const Split first = split(a), second = split(b);
-  high = first.high | static_cast<uint32_t>(second.high) << 16;
-  low = first.low | static_cast<uint32_t>(second.low) << 16;
-}
-
-// Cells [first, first + 32) of a page into the tile; those outside of the page's [begin, end) become zeros.
+// Cells [first, first + cells_at_once) of a page begin to move; those outside of the page's [begin, end) are zeros.
 template <uint32_t K16>
-SLUICE_DEVICE void load_keys(const Page<uint16_t>& page, uint32_t first, uint32_t head_dim, KvTile<K16>& tile) {
-  for (uint32_t i = thread_x(); i < tile_cells * 2 * K16; i += attention_threads) {
+SLUICE_DEVICE void fetch_cells(const uint16_t* page, uint32_t first, uint32_t begin, uint32_t end, uint32_t head_dim,
+                               Cells<K16>& cells) {
+  for (uint32_t i = thread_x(); i < cells_at_once<K16> * 2 * K16; i += block_dim_x()) {
     const uint32_t cell = i / (2 * K16), d = i % (2 * K16) * 8, c = first + cell;
-    float k[8] = {};
-    if (c >= page.begin && c < page.end && d < head_dim)
-      unpack(load16(page.keys + uint64_t{c} * head_dim + d), k, uint16_t{});
-    Vec16 high, low;
-    SLUICE_UNROLL
-    for (uint32_t j = 0; j < 4; ++j) split_pair(k[2 * j], k[2 * j + 1], high.words[j], low.words[j]);
-    store16(&tile.k[0][cell][d], high);
-    store16(&tile.k[1][cell][d], low);
-  }
-}
-
-// Neighbouring lanes have neighbouring cells, so that they store to neighbouring addresses.
-template <uint32_t K16>
-SLUICE_DEVICE void load_values(const Page<uint16_t>& page, uint32_t first, uint32_t head_dim, KvTile<K16>& tile) {
-  for (uint32_t i = thread_x(); i < tile_cells * 2 * K16; i += attention_threads) {
-    const uint32_t cell = i % tile_cells, d = i / tile_cells * 8, c = first + cell;
-    float v[8] = {};
-    if (c >= page.begin && c < page.end && d < head_dim)
-      unpack(load16(page.values + uint64_t{c} * head_dim + d), v, uint16_t{});
-    SLUICE_UNROLL
-    for (uint32_t j = 0; j < 8; ++j) {
-      const Split both = split(v[j]);
-      tile.v[0][d + j][cell] = both.high;
-      tile.v[1][d + j][cell] = both.low;
+    if (c >= begin && c < end && d < head_dim) {
+      async_copy16(&cells.rows[cell][d], page + uint64_t{c} * head_dim + d);
+    } else {
+      store16(&cells.rows[cell][d], Vec16{});
     }
   }
 }
@@ -90,129 +70,231 @@ struct Results {
   float m[2], l[2];
 };
 
-// What columns 16k..16k+15 of the queries are as the first operand. Heads have a multiple of 8 columns.
-SLUICE_DEVICE void query_fragment(const LaneRows& rows, uint32_t k, uint32_t head_dim, uint32_t (&high)[4],
-                                  uint32_t (&low)[4]) {
+// Columns 16k..16k+15 of the queries as the first operand. Heads have a multiple of 8 columns.
+SLUICE_DEVICE void load_query(const LaneRows& rows, uint32_t k, uint32_t head_dim, float scale, uint32_t (&a)[4]) {
   SLUICE_UNROLL
   for (uint32_t i = 0; i < 4; ++i) {
     const uint32_t d = 16 * k + i / 2 * 8 + lane() % 4 * 2;
     const float* q = rows.q[i % 2];
     const bool inside = q != nullptr && d < head_dim;
-    split_pair(inside ? q[d] : 0.0f, inside ? q[d + 1] : 0.0f, high[i], low[i]);
+    a[i] = inside ? floats_to_halves(q[d] * scale, q[d + 1] * scale) : 0;
   }
 }
 
-// d += a * b of split factors, without low * low.
-SLUICE_DEVICE void multiply_split(float (&d)[4], const uint32_t (&a_high)[4], const uint32_t (&a_low)[4],
-                                  const uint32_t* b_high, const uint32_t* b_low) {
-  mma_m16n8k16_bf16(d, a_low, b_high);
-  mma_m16n8k16_bf16(d, a_high, b_low);
-  mma_m16n8k16_bf16(d, a_high, b_high);
-}
-
-// The second operand for 16 rows of a tile's matrix and 16 of what runs fastest: registers 0, 1 for the first eight
-// rows, 2, 3 for the others.
-template <uint32_t pitch>
-SLUICE_DEVICE void load_fragment(const uint16_t (*matrix)[pitch], uint32_t row, uint32_t column, uint32_t (&b)[4]) {
-  ldmatrix_x4(b, &matrix[row + lane() / 16 * 8 + lane() % 8][column + lane() / 8 % 2 * 8]);
-}
-
-using Scores = float[4][4];  // fragments of 16 rows x 8 cells
+// The queries of a warp: kept, or read again for each tile.
+template <uint32_t K16, bool kept = K16 <= 8>
+struct Queries {
+  uint32_t fragments[K16][4];
+  SLUICE_DEVICE_MEMBER void load(const AttentionCall& call, const LaneRows& rows) {
+    SLUICE_UNROLL
+    for (uint32_t k = 0; k < K16; ++k) load_query(rows, k, call.head_dim, call.scale, fragments[k]);
+  }
+  SLUICE_DEVICE_MEMBER void get(const AttentionCall& /*call*/, const LaneRows& /*rows*/, uint32_t k,
+                                uint32_t (&a)[4]) const {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) a[i] = fragments[k][i];
+  }
+};
+template <uint32_t K16>
+struct Queries<K16, false> {
+  SLUICE_DEVICE_MEMBER void load(const AttentionCall& /*call*/, const LaneRows& /*rows*/) {}
+  SLUICE_DEVICE_MEMBER void get(const AttentionCall& call, const LaneRows& rows, uint32_t k, uint32_t (&a)[4]) const {
+    load_query(rows, k, call.head_dim, call.scale, a);
+  }
+};
 
 template <uint32_t K16>
-SLUICE_DEVICE void score_tile(const KvTile<K16>& tile, const LaneRows& rows, uint32_t head_dim, Scores& scores) {
-  for (uint32_t k = 0; 16 * k < head_dim; ++k) {
-    uint32_t q_high[4], q_low[4];
-    query_fragment(rows, k, head_dim, q_high, q_low);
+constexpr uint32_t score_fragments = cells_at_once<K16> / 8;
+template <uint32_t K16>
+using Scores = float[score_fragments<K16>][4];  // fragments of 16 rows x 8 cells
+
+template <uint32_t K16>
+SLUICE_DEVICE void score_tile(const AttentionCall& call, const Cells<K16>& keys, const LaneRows& rows,
+                              const Queries<K16>& queries, Scores<K16>& scores) {
+  SLUICE_UNROLL
+  for (uint32_t k = 0; k < K16; ++k) {
+    uint32_t q[4];
+    queries.get(call, rows, k, q);
     SLUICE_UNROLL
-    for (uint32_t half = 0; half < 2; ++half) {
-      uint32_t k_high[4], k_low[4];
-      load_fragment(tile.k[0], 16 * half, 16 * k, k_high);
-      load_fragment(tile.k[1], 16 * half, 16 * k, k_low);
-      multiply_split(scores[2 * half], q_high, q_low, k_high, k_low);
-      multiply_split(scores[2 * half + 1], q_high, q_low, k_high + 2, k_low + 2);
+    for (uint32_t c = 0; c < score_fragments<K16>; c += 2) {
+      uint32_t of_keys[4];  // 16 cells, 16 columns
+      ldmatrix_x4(of_keys, &keys.rows[8 * c + lane() / 16 * 8 + lane() % 8][16 * k + lane() / 8 % 2 * 8]);
+      mma_m16n8k16_f16(scores[c], q, of_keys);
+      mma_m16n8k16_f16(scores[c + 1], q, of_keys + 2);
     }
   }
 }
 
-// Scores become weights; returns by how much what the row has so far shrinks, and brings m and l up to date.
+// Scores of cells that a row does not see become -infinity; `first_cell`, `end`: of the sequence.
 template <uint32_t K16>
-SLUICE_DEVICE void weigh_tile(const AttentionCall& call, const LaneRows& rows, uint32_t first_cell, uint32_t page_end,
-                              Scores& scores, Results<K16>& results, float (&shrink)[2]) {
+SLUICE_DEVICE void hide(const LaneRows& rows, uint32_t first_cell, uint32_t end, Scores<K16>& scores) {
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 4 * score_fragments<K16>; ++i) {
+    const uint32_t r = i % 4 / 2, cell = first_cell + i / 4 * 8 + lane() % 4 * 2 + i % 2;
+    if (cell < rows.begin[r] || cell >= rows.end[r] || cell >= end) scores[i / 4][i % 4] = -INFINITY;
+  }
+}
+
+// Scores become weights; what the rows have so far shrinks to the new m.
+template <uint32_t K16>
+SLUICE_DEVICE void weigh_tile(Scores<K16>& scores, Results<K16>& results) {
+  float shrink[2];
   SLUICE_UNROLL
   for (uint32_t r = 0; r < 2; ++r) {
-    float most = -INFINITY;
+    float m = results.m[r];
     SLUICE_UNROLL
-    for (uint32_t i = 0; i < 8; ++i) {
-      const uint32_t cell = first_cell + i / 2 * 8 + lane() % 4 * 2 + i % 2;
-      float& score = scores[i / 2][2 * r + i % 2];
-      score *= call.scale;
-      if (call.softcap > 0) score = call.softcap * tanhf(score / call.softcap);
-      if (cell < rows.begin[r] || cell >= rows.end[r] || cell >= page_end) score = -INFINITY;
-      most = fmaxf(most, score);
-    }
-    most = fmaxf(most, shuffle_xor(most, 1));
-    most = fmaxf(most, shuffle_xor(most, 2));
-    const float m = fmaxf(results.m[r], most);
+    for (uint32_t c = 0; c < score_fragments<K16>; ++c) m = fmaxf(m, fmaxf(scores[c][2 * r], scores[c][2 * r + 1]));
+    m = fmaxf(m, shuffle_xor(m, 1));
+    m = fmaxf(m, shuffle_xor(m, 2));
+    const float offset = m == -INFINITY ? 0.0f : m * -log2_e;
     float sum = 0.0f;
     SLUICE_UNROLL
-    for (uint32_t i = 0; i < 8; ++i) {
+    for (uint32_t i = 0; i < 2 * score_fragments<K16>; ++i) {
       float& weight = scores[i / 2][2 * r + i % 2];
-      weight = weight == -INFINITY ? 0.0f : expf(weight - m);
+      weight = fast_exp2(fmaf(weight, log2_e, offset));
       sum += weight;
     }
     sum += shuffle_xor(sum, 1);
     sum += shuffle_xor(sum, 2);
-    shrink[r] = m == results.m[r] ? 1.0f : expf(results.m[r] - m);
+    shrink[r] = m == results.m[r] ? 1.0f : fast_exp2(fmaf(results.m[r], log2_e, offset));
     results.l[r] = fmaf(results.l[r], shrink[r], sum);
     results.m[r] = m;
   }
+  if (!vote_any(shrink[0] != 1.0f || shrink[1] != 1.0f)) return;
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < 8 * K16; ++i) results.o[i / 4][i % 4] *= shrink[i % 4 / 2];
 }
 
 template <uint32_t K16>
-SLUICE_DEVICE void add_values(const KvTile<K16>& tile, const Scores& weights, const float (&shrink)[2],
-                              Results<K16>& results) {
-  uint32_t high[2][4], low[2][4];
+SLUICE_DEVICE void add_values(const Cells<K16>& values, const Scores<K16>& weights, Results<K16>& results) {
   SLUICE_UNROLL
-  for (uint32_t k = 0; k < 2; ++k) SLUICE_UNROLL
-  for (uint32_t i = 0; i < 4; ++i) {
-    const float* pair = &weights[2 * k + i / 2][i % 2 * 2];
-    split_pair(pair[0], pair[1], high[k][i], low[k][i]);
-  }
-  SLUICE_UNROLL
-  for (uint32_t n = 0; n < K16; ++n) {
+  for (uint32_t k = 0; k < score_fragments<K16> / 2; ++k) {
+    uint32_t w[4];
     SLUICE_UNROLL
-    for (uint32_t i = 0; i < 8; ++i) results.o[2 * n + i / 4][i % 4] *= shrink[i % 4 / 2];
+    for (uint32_t i = 0; i < 4; ++i) {
+      const float* pair = &weights[2 * k + i / 2][i % 2 * 2];
+      w[i] = floats_to_halves(pair[0], pair[1]);
+    }
     SLUICE_UNROLL
-    for (uint32_t k = 0; k < 2; ++k) {
-      uint32_t v_high[4], v_low[4];
-      load_fragment(tile.v[0], 16 * n, 16 * k, v_high);
-      load_fragment(tile.v[1], 16 * n, 16 * k, v_low);
-      multiply_split(results.o[2 * n], high[k], low[k], v_high, v_low);
-      multiply_split(results.o[2 * n + 1], high[k], low[k], v_high + 2, v_low + 2);
+    for (uint32_t n = 0; n < K16; ++n) {
+      uint32_t of_values[4];  // 16 cells, 16 columns
+      ldmatrix_x4_transposed(of_values, &values.rows[16 * k + lane() % 16][16 * n + lane() / 16 * 8]);
+      mma_m16n8k16_f16(results.o[2 * n], w, of_values);
+      mma_m16n8k16_f16(results.o[2 * n + 1], w, of_values + 2);
     }
   }
+}
+
+// Some cells of a page, which are in shared memory, for the warp's rows. first_cell, end: of the sequence.
+template <uint32_t K16>
+SLUICE_DEVICE void attend_tile(const AttentionCall& call, const Stage<K16>& stage, const LaneRows& rows,
+                               const Queries<K16>& queries, uint32_t first_cell, uint32_t end, Results<K16>& results) {
+  bool sees_some = false, sees_all = true;
+  SLUICE_UNROLL
+  for (uint32_t r = 0; r < 2; ++r) {
+    const uint32_t last = first_cell + cells_at_once<K16>;
+    sees_some |= rows.begin[r] < last && rows.end[r] > first_cell;
+    sees_all &= rows.begin[r] <= first_cell && rows.end[r] >= last && end >= last;
+  }
+  if (!vote_any(sees_some)) return;
+  Scores<K16> scores = {};
+  score_tile(call, stage.keys, rows, queries, scores);
+  if (call.softcap > 0) {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < 4 * score_fragments<K16>; ++i)
+      scores[i / 4][i % 4] = call.softcap * tanhf(scores[i / 4][i % 4] / call.softcap);
+  }
+  if (vote_any(!sees_all)) hide<K16>(rows, first_cell, end, scores);
+  weigh_tile<K16>(scores, results);
+  add_values<K16>(stage.values, scores, results);
+}
+
+// The tiles of some pages of a run, in order.
+template <uint32_t K16>
+class Tiles {
+ public:
+  SLUICE_DEVICE_MEMBER Tiles(const AttentionCall& call, const Run& run, const PageAddresses& pages, uint32_t first,
+                             uint32_t last)
+      : call_(call), run_(run), pages_(pages), first_(first), last_(last), page_(first), cell_(0) {
+    seek();
+  }
+  SLUICE_DEVICE_MEMBER bool done() const { return page_ == last_; }
+  SLUICE_DEVICE_MEMBER uint32_t first_cell() const { return page_ * call_.page_tokens + cell_; }
+  SLUICE_DEVICE_MEMBER uint32_t end_cell() const { return page_ * call_.page_tokens + end(); }
+  SLUICE_DEVICE_MEMBER void next() {
+    cell_ += cells_at_once<K16>;
+    if (cell_ < end()) return;
+    ++page_;
+    seek();
+  }
+  // Every thread of the block. What is fetched is one group of copies, empty where there is nothing.
+  SLUICE_DEVICE_MEMBER void fetch(Stage<K16>& stage) const {
+    if (!done()) {
+      const uint64_t head = uint64_t{kv_head_of_block(call_)} * call_.page_tokens * call_.head_dim;
+      const auto* keys = static_cast<const uint16_t*>(pages_.keys[page_ - first_]) + head;
+      const auto* values = static_cast<const uint16_t*>(pages_.values[page_ - first_]) + head;
+      fetch_cells(keys, cell_, begin(), end(), call_.head_dim, stage.keys);
+      fetch_cells(values, cell_, begin(), end(), call_.head_dim, stage.values);
+    }
+    async_commit();
+  }
+
+ private:
+  // The page's cells that the run may see.
+  SLUICE_DEVICE_MEMBER uint32_t begin() const {
+    const uint32_t first = page_ * call_.page_tokens;
+    return run_.begin > first ? run_.begin - first : 0;
+  }
+  SLUICE_DEVICE_MEMBER uint32_t end() const {
+    const uint32_t rest = run_.end - page_ * call_.page_tokens;
+    return rest < call_.page_tokens ? rest : call_.page_tokens;
+  }
+  // To the first tile of the first page from page_ on that some row sees.
+  SLUICE_DEVICE_MEMBER void seek() {
+    while (page_ < last_ && pages_.keys[page_ - first_] == nullptr) ++page_;
+    if (page_ < last_) cell_ = begin() / cells_at_once<K16> * cells_at_once<K16>;
+  }
+
+  const AttentionCall& call_;
+  const Run& run_;
+  const PageAddresses& pages_;
+  uint32_t first_, last_, page_, cell_;
+};
+
+// The addresses of pages [first, last), by as many threads.
+SLUICE_DEVICE void look_up(const AttentionCall& call, const KvSpan& span, const QueryRow* rows, const Run& run,
+                           uint32_t first, uint32_t last, PageAddresses& pages) {
+  const uint32_t i = thread_x(), page = first + i;
+  if (page >= last) return;
+  const bool seen = any_sees(rows, run, page * call.page_tokens, (page + 1) * call.page_tokens);
+  pages.keys[i] = seen ? span.k_pages[page - span.first_page] : nullptr;
+  pages.values[i] = seen ? span.v_pages[page - span.first_page] : nullptr;
 }
 
 // All pages that a run may see. Rows of other runs see nothing meanwhile.
 template <uint32_t K16>
 SLUICE_DEVICE void attend_run(const AttentionCall& call, const QueryRow* rows, const Run& run,
-                              const LaneRows& lane_rows, KvTile<K16>& tile, Results<K16>& results) {
+                              const LaneRows& lane_rows, PageAddresses& pages, Stage<K16>* stages,
+                              Results<K16>& results) {
   const KvSpan span = call.spans[rows[run.first].slot.seq];
-  for (uint32_t index = run.begin / call.page_tokens; index * call.page_tokens < run.end; ++index) {
-    if (!any_sees(rows, run, index * call.page_tokens, (index + 1) * call.page_tokens)) continue;
-    const Page<uint16_t> page = page_of<uint16_t>(call, span, run, index);
-    for (uint32_t c = page.begin / tile_cells * tile_cells; c < page.end; c += tile_cells) {
-      block_barrier();  // all are done with the tile
-      load_keys(page, c, call.head_dim, tile);
-      load_values(page, c, call.head_dim, tile);
+  Queries<K16> queries;
+  queries.load(call, lane_rows);
+  const uint32_t last = (run.end + call.page_tokens - 1) / call.page_tokens;
+  for (uint32_t first = run.begin / call.page_tokens; first < last; first += pages_at_once) {
+    const uint32_t end = last - first < pages_at_once ? last : first + pages_at_once;
+    look_up(call, span, rows, run, first, end, pages);
+    block_barrier();
+    Tiles<K16> now(call, run, pages, first, end), next = now;
+    next.fetch(stages[0]);
+    for (uint32_t stage = 0; !now.done(); now.next(), stage ^= 1) {
+      next.next();
+      next.fetch(stages[stage ^ 1]);
+      async_wait<1>();
       block_barrier();
-      Scores scores = {};
-      float shrink[2];
-      score_tile(tile, lane_rows, call.head_dim, scores);
-      weigh_tile(call, lane_rows, page.first_cell + c, page.first_cell + page.end, scores, results, shrink);
-      add_values(tile, scores, shrink, results);
+      attend_tile(call, stages[stage], lane_rows, queries, now.first_cell(), now.end_cell(), results);
+      block_barrier();  // all are done with the tile
     }
+    block_barrier();  // and with the addresses
   }
 }
 
@@ -269,28 +351,33 @@ SLUICE_DEVICE void end_rows(const AttentionCall& call, const QueryRow* rows, uin
 
 template <uint32_t K16>
 SLUICE_KERNEL void attention_prompt_kernel(AttentionCall call) {
-  SLUICE_DYNAMIC_SHARED(KvTile<K16>, tile);
-  SLUICE_SHARED(QueryRow, rows, [tile_rows]);
-  load_rows<tile_rows>(call, rows);
+  SLUICE_DYNAMIC_SHARED(Stage<K16>, stages);  // two
+  SLUICE_SHARED(QueryRow, rows, [most_rows]);
+  SLUICE_SHARED(PageAddresses, pages, [1]);
+  const uint32_t tile_rows = block_dim_x() / 2;
+  load_rows(call, tile_rows, rows);
   block_barrier();
-  const uint32_t n = n_tile_rows<tile_rows>(call);
+  const uint32_t n = n_tile_rows(call, tile_rows);
   Results<K16> results;
   begin_rows(call, rows, n, results);
   warp_barrier();  // the state is read before a lane writes its m and l
   for (uint32_t first = 0; first < n;) {
     const Run run = next_run(call, rows, first, n);
-    if (run.begin < run.end) attend_run(call, rows, run, lane_rows_of(call, rows, run), *tile, results);
+    if (run.begin < run.end) attend_run(call, rows, run, lane_rows_of(call, rows, run), pages[0], stages, results);
     first = run.last;
   }
   end_rows(call, rows, n, results);
 }
 
+// A page serves twice as many rows where a block has 128, if that leaves one for each SM.
 template <uint32_t K16>
-Status start(cudaStream_t stream, const AttentionCall& call) {
-  const uint32_t group = call.n_heads / call.n_kv_heads;
-  const LaunchShape shape{.grid_x = blocks_for(uint64_t{call.n_tokens} * group, tile_rows) * call.n_kv_heads,
-                          .block_x = attention_threads,
-                          .shared_bytes = sizeof(KvTile<K16>)};
+Status start(cudaStream_t stream, const AttentionCall& call, uint32_t n_sms) {
+  const uint64_t rows = uint64_t{call.n_tokens} * (call.n_heads / call.n_kv_heads);
+  const bool many = K16 <= 8 && blocks_for(rows, most_rows) * call.n_kv_heads >= n_sms;
+  const uint32_t tile_rows = many ? most_rows : most_rows / 2;
+  const LaunchShape shape{.grid_x = blocks_for(rows, tile_rows) * call.n_kv_heads,
+                          .block_x = 2 * tile_rows,
+                          .shared_bytes = 2 * sizeof(Stage<K16>)};
   return launch(stream, launch_info("attention_prompt", call), shape, attention_prompt_kernel<K16>, call);
 }
 
@@ -300,12 +387,12 @@ bool attention_prompt_serves(const AttentionCall& call) {
   return call.type == KvType::f16 && !call.tree && call.head_dim % 8 == 0 && call.head_dim <= 256;
 }
 
-Status attention_prompt(cudaStream_t stream, const AttentionCall& call) {
-  if (call.head_dim <= 64) return start<4>(stream, call);
-  if (call.head_dim <= 96) return start<6>(stream, call);
-  if (call.head_dim <= 128) return start<8>(stream, call);
-  if (call.head_dim <= 192) return start<12>(stream, call);
-  return start<16>(stream, call);
+Status attention_prompt(cudaStream_t stream, const AttentionCall& call, uint32_t n_sms) {
+  if (call.head_dim <= 64) return start<4>(stream, call, n_sms);
+  if (call.head_dim <= 96) return start<6>(stream, call, n_sms);
+  if (call.head_dim <= 128) return start<8>(stream, call, n_sms);
+  if (call.head_dim <= 192) return start<12>(stream, call, n_sms);
+  return start<16>(stream, call, n_sms);
 }
 
 }  // namespace sluice::gpu

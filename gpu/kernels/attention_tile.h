@@ -34,17 +34,19 @@ SLUICE_DEVICE float* state_of(const AttentionCall& call, const QueryRow& row) {
   return call.state + index_of(call, row) * (uint64_t{call.head_dim} + 2);
 }
 
-template <uint32_t R>
-SLUICE_DEVICE uint32_t n_tile_rows(const AttentionCall& call) {
-  const uint32_t rest = call.n_tokens * group_of(call) - block_x() / call.n_kv_heads * R;
+// The first row of the block's tile: the last tiles, which see most, begin first.
+SLUICE_DEVICE uint32_t first_tile_row(const AttentionCall& call, uint32_t R) {
+  return (grid_x() - 1 - block_x()) / call.n_kv_heads * R;
+}
+SLUICE_DEVICE uint32_t n_tile_rows(const AttentionCall& call, uint32_t R) {
+  const uint32_t rest = call.n_tokens * group_of(call) - first_tile_row(call, R);
   return rest < R ? rest : R;
 }
 
 // The block's rows into shared memory, by its first R threads. A barrier must follow.
-template <uint32_t R>
-SLUICE_DEVICE void load_rows(const AttentionCall& call, QueryRow* rows) {
-  if (thread_x() >= n_tile_rows<R>(call)) return;
-  const uint32_t group = group_of(call), i = block_x() / call.n_kv_heads * R + thread_x();
+SLUICE_DEVICE void load_rows(const AttentionCall& call, uint32_t R, QueryRow* rows) {
+  if (thread_x() >= n_tile_rows(call, R)) return;
+  const uint32_t group = group_of(call), i = first_tile_row(call, R) + thread_x();
   QueryRow row{call.tokens[i / group], i / group, kv_head_of_block(call) * group + i % group, 0, 0};
   find_visible(call, call.spans[row.slot.seq], row);
   rows[thread_x()] = row;
@@ -53,7 +55,7 @@ SLUICE_DEVICE void load_rows(const AttentionCall& call, QueryRow* rows) {
 // Their queries, with zeros where there is none.
 template <uint32_t R>
 SLUICE_DEVICE void load_queries(const AttentionCall& call, const HeadShape& shape, const QueryRow* rows, float* q) {
-  const uint32_t n = n_tile_rows<R>(call);
+  const uint32_t n = n_tile_rows(call, R);
   for (uint32_t i = thread_x(); i < R * shape.padded; i += attention_threads) {
     const uint32_t r = i / shape.padded, d = i % shape.padded;
     q[i] = r < n && d < call.head_dim ? query_of(call, rows[r])[d] : 0.0f;

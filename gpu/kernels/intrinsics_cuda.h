@@ -94,6 +94,12 @@ SLUICE_DEVICE uint16_t float_to_half_bits(float f) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(f));
   return bits;
 }
+// Two at once, the first one in the low bits.
+SLUICE_DEVICE uint32_t floats_to_halves(float first, float second) {
+  uint32_t bits;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+  return bits;
+}
 SLUICE_DEVICE float bf16_bits_to_float(uint16_t bits) { return __uint_as_float(static_cast<uint32_t>(bits) << 16); }
 SLUICE_DEVICE uint16_t float_to_bf16_bits(float f) {
   uint16_t bits;
@@ -194,6 +200,12 @@ SLUICE_DEVICE uint32_t load_bytes4(const void* p) {
 
 // --- math and atomics ---
 SLUICE_DEVICE float fast_exp(float x) { return __expf(x); }
+// 2^x to some 2^-22 of itself; 0 of -infinity.
+SLUICE_DEVICE float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 SLUICE_DEVICE uint32_t atomic_add(uint32_t* p, uint32_t v) { return atomicAdd(p, v); }
 SLUICE_DEVICE float atomic_add(float* p, float v) { return atomicAdd(p, v); }
 SLUICE_DEVICE int32_t atomic_max(int32_t* p, int32_t v) { return atomicMax(p, v); }

@@ -144,6 +144,18 @@ inline std::vector<float> attend(const Scene& scene, uint64_t scratch_bytes = 1 
   return out.get();
 }
 
+// By a device of so many SMs.
+inline std::vector<float> attend_on(uint32_t n_sms, const Scene& scene) {
+  const Context context(1 << 20);
+  KernelContext device = context.get();
+  device.n_sms = n_sms;
+  const DeviceArray<float> q(scene.q), out(scene.n_out());
+  const Table<TokenSlot> tokens(scene.tokens);
+  const Spans spans = scene.spans();
+  run_call(scene.call(q.data(), tokens.data(), spans, out.data()), device);
+  return out.get();
+}
+
 // Several calls of `pages` pages each that carry the state.
 inline std::vector<float> attend_in_parts(const Scene& scene, uint32_t pages, uint64_t scratch_bytes = 1 << 20) {
   const Context context(scratch_bytes);
@@ -190,10 +202,10 @@ inline void reference_head(const Scene& scene, size_t t, uint32_t head, std::vec
   }
 }
 
-// Prompts over f16 pages multiply by two bf16 for each factor.
+// Prompts over f16 pages round queries and weights to f16: 2^-11 of each term of a score, and of each weight.
 inline void check_against_reference(const Scene& scene, const std::vector<float>& out) {
-  const bool split = scene.tokens.size() > decode_tokens && scene.shape.type == KvType::f16 && !scene.tree;
-  const double error = split ? 6e-5 : 5e-6;
+  const bool rounded = scene.tokens.size() > decode_tokens && scene.shape.type == KvType::f16 && !scene.tree;
+  const double error = rounded ? 2e-3 : 5e-6;
   std::vector<double> want, size;
   for (size_t t = 0; t < scene.tokens.size(); ++t)
     for (uint32_t head = 0; head < scene.n_heads(); ++head) {

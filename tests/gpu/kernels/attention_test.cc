@@ -44,14 +44,23 @@ TEST_CASE("gpu attention: the size of grids does not change the bits") {
   Scene scene{common_shape, {make_sequence(random, common_shape, 700)}, {{0, 699, 0}, {0, 650, 0}}, false, {}};
   scene.q = random.normals(scene.n_out());
   const std::vector<float> want = attend(scene);
-  const Context context(1 << 20);
-  KernelContext one_sm = context.get();
-  one_sm.n_sms = 1;
-  const DeviceArray<float> q(scene.q), out(scene.n_out());
-  const Table<TokenSlot> tokens(scene.tokens);
-  const Spans spans = scene.spans();
-  run_call(scene.call(q.data(), tokens.data(), spans, out.data()), one_sm);
-  CHECK(same_bits(out.get(), want));
+  CHECK(same_bits(attend_on(1, scene), want));
+}
+
+TEST_CASE("gpu attention: a prompt over more pages than are looked up at once, in large blocks and in small ones") {
+  Random random(35);
+  for (const uint32_t window : {0u, 1100u}) {
+    HeadsAndPages shape = plain_shape;
+    shape.window = window;
+    Scene scene{shape, {make_sequence(random, shape, 1200), make_sequence(random, shape, 40)}, {}, false, {}};
+    for (uint32_t t = 0; t < 60; ++t) scene.tokens.push_back({0, 1140 + t, 0});
+    for (uint32_t t = 0; t < 9; ++t) scene.tokens.push_back({1, 31 + t, 0});
+    scene.q = random.normals(scene.n_out());
+    const std::vector<float> want = attend(scene);
+    check_against_reference(scene, want);
+    CHECK(same_bits(attend_on(1, scene), want));
+    CHECK(same_bits(attend_in_parts(scene, 67), want));
+  }
 }
 
 TEST_CASE("gpu attention: a graph that is replayed sees the tables as they are then") {

@@ -96,6 +96,9 @@ inline int32_t dot4(uint32_t a, int32_t b, int32_t c) { return dp4a_us(a, b, c);
 
 inline float half_bits_to_float(uint16_t bits) { return half_to_float(bits); }
 inline uint16_t float_to_half_bits(float value) { return float_to_half(value); }
+inline uint32_t floats_to_halves(float first, float second) {
+  return float_to_half(first) | static_cast<uint32_t>(float_to_half(second)) << 16;
+}
 inline float bf16_bits_to_float(uint16_t bits) { return bf16_to_float(bits); }
 inline uint16_t float_to_bf16_bits(float value) { return float_to_bf16(value); }
 
@@ -188,5 +191,6 @@ inline int32_t atomic_max(int32_t* to, int32_t value) {
 }
 
 inline float fast_exp(float x) { return expf(x); }
+inline float fast_exp2(float x) { return exp2f(x); }
 
 }  // namespace sluice::gpu
