@@ -25,6 +25,9 @@ struct LaunchShape {
   uint32_t grid_x = 1, grid_y = 1, grid_z = 1;
   uint32_t block_x = 32, block_y = 1;  // together a multiple of 32, at most 1024
   uint32_t shared_bytes = 0;           // dynamic shared memory of a block
+  // May begin while the kernel before it in the stream still runs, where the device has that (Hopper and later): all of
+  // its threads call wait_for_previous() before they touch what a kernel may have written or may still read.
+  bool early = false;
 };
 
 // What a launch moves and computes, for the profiler; `name` must live forever.

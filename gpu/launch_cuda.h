@@ -5,6 +5,17 @@
 
 namespace sluice::gpu {
 
+// Whether the calling thread's device lets kernels begin early.
+inline bool kernels_begin_early() {
+  static thread_local int known = -1, major = 0;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return false;
+  if (device == known) return major >= 9;
+  if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess) return false;
+  known = device;
+  return major >= 9;
+}
+
 template <class... P>
 cudaError_t launch_packed(cudaStream_t stream, const char* /*name*/, const LaunchShape& shape, void (*kernel)(P...),
                           std::tuple<P...>& arguments) {
@@ -21,10 +32,17 @@ cudaError_t launch_packed(cudaStream_t stream, const char* /*name*/, const Launc
   std::apply(
       [&](auto&... argument) { ((pointers[n++] = const_cast<void*>(static_cast<const void*>(&argument))), ...); },
       arguments);
-  const dim3 grid(shape.grid_x, shape.grid_y, shape.grid_z);
-  const dim3 block(shape.block_x, shape.block_y, 1);
-  const cudaError_t result =
-      cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shape.shared_bytes, stream);
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(shape.grid_x, shape.grid_y, shape.grid_z);
+  config.blockDim = dim3(shape.block_x, shape.block_y, 1);
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = shape.early && kernels_begin_early() ? 1 : 0;
+  const cudaError_t result = cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers);
   if (result != cudaSuccess) cudaGetLastError();
   return result;
 }

@@ -77,6 +77,7 @@ SLUICE_DEVICE Fetched fetch(const AttentionCall& call, const PagePart& part, uin
 
 // A lane has a column of a row; with a state the warp has all columns in turn, since it also writes m and l.
 SLUICE_KERNEL void attention_merge_kernel(AttentionCall call, Tables tables, PagePart part) {
+  take_turn();
   const uint32_t token = block_x() / call.n_heads, head = block_x() % call.n_heads;
   const Seen seen = seen_pages(call, tables, part, token, head);
   float* state = call.state == nullptr ? nullptr : call.state + uint64_t{block_x()} * state_size(call);
@@ -130,7 +131,8 @@ Status attention_merge(cudaStream_t stream, const AttentionCall& call, const Tab
       uint64_t{pages + 1} * call.n_tokens * call.n_heads * (uint64_t{call.head_dim} + 2) * sizeof(float);
   const LaunchShape shape{.grid_x = call.n_tokens * call.n_heads,
                           .grid_y = call.state == nullptr ? (call.head_dim + 31) / 32 : 1,
-                          .block_x = 32};
+                          .block_x = 32,
+                          .early = true};
   return launch(stream, {"attention_merge", bytes, 0}, shape, attention_merge_kernel, call, tables, part);
 }
 

@@ -327,6 +327,7 @@ SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, Pag
   SLUICE_DYNAMIC_SHARED(Memory<K16>, memory);
   SLUICE_SHARED(QueryRow, rows, [tile_rows]);
   load_rows_of(call, tables, rows);
+  wait_for_previous();
   block_barrier();
   split_queries(call, rows, *memory);
   const uint32_t n = n_tile_rows(call, tile_rows);
@@ -335,6 +336,7 @@ SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, Pag
     if (run.begin < run.end) attend_run(call, tables, part, rows, run, *memory);
     first = run.last;
   }
+  let_next_begin();
 }
 
 template <uint32_t K16>
@@ -343,7 +345,8 @@ Status start(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall
   const uint32_t rows = call.n_tokens * (call.n_heads / call.n_kv_heads);
   LaunchShape shape{.grid_x = (rows + tile_rows - 1) / tile_rows * call.n_kv_heads,
                     .block_x = attention_threads,
-                    .shared_bytes = sizeof(Memory<K16>)};
+                    .shared_bytes = sizeof(Memory<K16>),
+                    .early = true};
   const uint32_t blocks = (2 * context.n_sms + shape.grid_x - 1) / shape.grid_x;  // some two for each SM
   shape.grid_y = blocks < pages ? blocks : pages;
   return launch(stream, counted, shape, attention_pages_kernel<K16>, call, tables, part);

@@ -21,7 +21,7 @@ namespace sluice::gpu {
 namespace {
 
 constexpr float log2_e = 1.44269504f;
-constexpr uint32_t most_rows = 128;      // of a block, 16 a warp
+constexpr uint32_t most_rows = 128;     // of a block, 16 a warp
 constexpr uint32_t pages_at_once = 64;  // whose addresses are looked up together
 
 // K16: columns of a head / 16, rounded up. Warps of a block: W.

@@ -17,6 +17,7 @@ constexpr uint32_t threads = 256, most_rows_at_once = 65535, blocks_per_sm = 4;
 // in host memory. T: a float, or four where rows are multiples of 16 bytes; `cols` counts in T.
 template <class T>
 SLUICE_KERNEL void copy_rows_kernel(CopyRowsCall call, uint32_t cols) {
+  take_turn();
   SLUICE_SHARED(uint32_t, from, [1]);
   for (uint32_t row = block_y(); row < call.n_rows; row += grid_y()) {
     if (thread_x() == 0) from[0] = call.index[row];
@@ -32,7 +33,7 @@ template <class T>
 Status start(cudaStream_t stream, const CopyRowsCall& call, const KernelContext& context) {
   const uint32_t cols = call.cols / (sizeof(T) / sizeof(float)), most = blocks_for(cols, threads);
   const uint32_t rows = std::min(call.n_rows, most_rows_at_once), wanted = blocks_per_sm * context.n_sms / rows;
-  const LaunchShape shape{.grid_x = std::clamp(wanted, 1u, most), .grid_y = rows, .block_x = threads};
+  const LaunchShape shape{.grid_x = std::clamp(wanted, 1u, most), .grid_y = rows, .block_x = threads, .early = true};
   return launch(stream, launch_info("copy_rows", call), shape, copy_rows_kernel<T>, call, cols);
 }
 

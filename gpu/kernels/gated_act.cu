@@ -23,11 +23,13 @@ SLUICE_DEVICE float gated(Activation activation, float gate, float up) {
 }
 
 SLUICE_KERNEL void gated_act_kernel(GatedActCall call, uint64_t n) {
+  take_turn();
   const uint64_t i = uint64_t{block_x()} * threads + thread_x();
   if (i < n) call.out[i] = gated(call.activation, call.gate[i], call.up[i]);
 }
 
 SLUICE_KERNEL void gated_act_quantize_kernel(GatedActCall call, std::byte* quantized, Q8Layout layout, uint64_t n) {
+  take_turn();
   const uint64_t first = (uint64_t{block_x()} * joint_threads + thread_x()) * 4;
   const bool inside = first < n;
   Vec16 four{};
@@ -47,7 +49,7 @@ SLUICE_KERNEL void gated_act_quantize_kernel(GatedActCall call, std::byte* quant
 Status run(cudaStream_t stream, const GatedActCall& call, const KernelContext&) {
   const uint64_t n = uint64_t{call.n_rows} * call.cols;
   if (n == 0) return {};
-  const LaunchShape shape{.grid_x = blocks_for(n, threads), .block_x = threads};
+  const LaunchShape shape{.grid_x = blocks_for(n, threads), .block_x = threads, .early = true};
   return launch(stream, launch_info("gated_act", call), shape, gated_act_kernel, call, n);
 }
 
@@ -58,7 +60,7 @@ bool joins(const GatedActCall& act, const QuantizeCall& next) {
 Status run_joint(cudaStream_t stream, const GatedActCall& act, const QuantizeCall& quantize) {
   const uint64_t n = uint64_t{act.n_rows} * act.cols;
   if (n == 0) return {};
-  const LaunchShape shape{.grid_x = blocks_for(n, 4 * joint_threads), .block_x = joint_threads};
+  const LaunchShape shape{.grid_x = blocks_for(n, 4 * joint_threads), .block_x = joint_threads, .early = true};
   return launch(stream, joint_info("gated_act_quantize", std::array<KernelCall, 2>{act, quantize}), shape,
                 gated_act_quantize_kernel, act, quantize.out, q8_layout(act.cols), n);
 }

@@ -14,6 +14,7 @@ constexpr uint32_t threads = 256;
 // A block has a row and looks its place up once; a thread has every 256th group of 16 values.
 template <class F>
 SLUICE_KERNEL void gather_rows_kernel(GatherRowsCall call) {
+  take_turn();
   SLUICE_SHARED(const std::byte*, row, [1]);
   if (thread_x() == 0) row[0] = call.rows[block_x()];
   block_barrier();
@@ -32,7 +33,7 @@ SLUICE_KERNEL void gather_rows_kernel(GatherRowsCall call) {
 Status run(cudaStream_t stream, const GatherRowsCall& call, const KernelContext&) {
   if (call.n_rows == 0 || call.cols == 0) return {};
   return with_format("gather_rows", call.dtype, [&]<class F>(F) {
-    const LaunchShape shape{.grid_x = call.n_rows, .block_x = threads};
+    const LaunchShape shape{.grid_x = call.n_rows, .block_x = threads, .early = true};
     return launch(stream, launch_info("gather_rows", call), shape, gather_rows_kernel<F>, call);
   });
 }

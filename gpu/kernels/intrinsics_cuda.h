@@ -39,6 +39,26 @@ SLUICE_DEVICE uint32_t warp() { return (threadIdx.y * blockDim.x + threadIdx.x) 
 SLUICE_DEVICE void block_barrier() { __syncthreads(); }
 SLUICE_DEVICE void warp_barrier() { __syncwarp(); }
 
+// --- the kernels before and behind this one in a stream ---
+// The next kernel, if it is launched `early` (gpu/launch.h), may begin as soon as all blocks have called this; it waits
+// for this one's end where it needs it.
+SLUICE_DEVICE void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Until all kernels before this one have ended and what they wrote is there.
+SLUICE_DEVICE void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Both, for a kernel that has nothing to do before.
+SLUICE_DEVICE void take_turn() {
+  let_next_begin();
+  wait_for_previous();
+}
+
 // --- warp collectives: float, int32_t, uint32_t ---
 constexpr uint32_t all_lanes = 0xffffffffu;
 

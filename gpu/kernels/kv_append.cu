@@ -13,6 +13,7 @@ constexpr uint32_t threads = 256;
 
 template <class T>
 SLUICE_KERNEL void kv_append_kernel(KvAppendCall call) {
+  take_turn();
   SLUICE_SHARED(KvPlace, place, [1]);
   if (thread_x() == 0) place[0] = place_of(call, block_x());
   block_barrier();
@@ -29,7 +30,7 @@ SLUICE_KERNEL void kv_append_kernel(KvAppendCall call) {
 
 Status run(cudaStream_t stream, const KvAppendCall& call, const KernelContext&) {
   if (call.n_tokens == 0 || call.n_kv_heads == 0) return {};
-  const LaunchShape shape{.grid_x = call.n_tokens, .block_x = threads};
+  const LaunchShape shape{.grid_x = call.n_tokens, .block_x = threads, .early = true};
   const LaunchInfo counted = launch_info("kv_append", call);
   if (call.type == KvType::f16) return launch(stream, counted, shape, kv_append_kernel<uint16_t>, call);
   return launch(stream, counted, shape, kv_append_kernel<float>, call);

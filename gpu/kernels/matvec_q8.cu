@@ -252,7 +252,8 @@ Status start(cudaStream_t stream, std::span<const MatmulCall> calls, const Kerne
   const uint32_t most = resident * context.n_sms;
   const LaunchShape shape{.grid_x = group.n_tiles < most ? group.n_tiles : most,
                           .block_x = 32 * warps,
-                          .shared_bytes = sizeof(BlockMemory<V>)};
+                          .shared_bytes = sizeof(BlockMemory<V>),
+                          .early = true};
   const auto kernel = [] {
     if constexpr (V::N == 0) return matvec_one_kernel<V>;
     else return matvec_q8_kernel<V>;

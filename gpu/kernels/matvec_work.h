@@ -180,9 +180,9 @@ SLUICE_DEVICE void add_warps_and_store(const ProductPart& part, uint32_t n_token
   }
 }
 
-// All that a block does. products.prepare(chunk, n_subs) may load activations, convert() scales into shared memory;
-// products.add(tile, chunk, stage, n_subs) adds a chunk, products.finish(partial) hands a tile's sums of this warp
-// over.
+// All that a block does; its first weights come while the kernel before may still run. products.prepare(chunk, n_subs)
+// may load activations, convert() scales into shared memory; products.add(tile, chunk, stage, n_subs) adds a chunk,
+// products.finish(partial) hands a tile's sums of this warp over.
 template <class V, class Products>
 SLUICE_DEVICE void work_through(const ProductGroup& group, BlockMemory<V>& block, Products& products) {
   const Work work = work_of(group);
@@ -191,6 +191,7 @@ SLUICE_DEVICE void work_through(const ProductGroup& group, BlockMemory<V>& block
   Loader<V> loader = loader_of<V>(work, memory);
   SLUICE_UNROLL
   for (uint32_t i = 0; i + 1 < stages; ++i) start_chunk(work, loader);
+  wait_for_previous();  // no kernel writes weights; the rest is theirs
   for (uint32_t parity = 0; now.tile < group.n_tiles; parity ^= 1) {
     const ProductPart& part = part_of(group, now.tile);
     const RowTile tile = tile_of<V>(group, part, now.tile);
@@ -214,6 +215,7 @@ SLUICE_DEVICE void work_through(const ProductGroup& group, BlockMemory<V>& block
     products.finish(partial + warp() * V::tokens * V::rows);
     add_warps_and_store<V>(part, group.n_tokens, tile.first_row, partial);
   }
+  let_next_begin();  // not before: its blocks would crowd where those of this one happen to be few
   async_wait<0>();
 }
 

@@ -12,6 +12,7 @@ namespace {
 constexpr uint32_t threads = 128, values_per_thread = 4;
 
 SLUICE_KERNEL void quantize_kernel(QuantizeCall call, Q8Layout layout) {
+  take_turn();
   const uint64_t n = uint64_t{call.n_rows} * call.cols;
   const uint64_t i = (uint64_t{block_x()} * threads + thread_x()) * values_per_thread;
   const bool inside = i < n;
@@ -20,6 +21,7 @@ SLUICE_KERNEL void quantize_kernel(QuantizeCall call, Q8Layout layout) {
 }
 
 SLUICE_KERNEL void copy_kernel(const float* x, float* out, uint64_t n) {
+  take_turn();
   const uint64_t i = uint64_t{block_x()} * threads + thread_x();
   if (i < n) out[i] = x[i];
 }
@@ -31,10 +33,10 @@ Status run(cudaStream_t stream, const QuantizeCall& call, const KernelContext&) 
   if (n == 0) return {};
   const LaunchInfo counted = launch_info("quantize", call);
   if (call.format == ActFormat::f32) {
-    const LaunchShape shape{.grid_x = blocks_for(n, threads), .block_x = threads};
+    const LaunchShape shape{.grid_x = blocks_for(n, threads), .block_x = threads, .early = true};
     return launch(stream, counted, shape, copy_kernel, call.x, reinterpret_cast<float*>(call.out), n);
   }
-  const LaunchShape shape{.grid_x = blocks_for(n, threads * values_per_thread), .block_x = threads};
+  const LaunchShape shape{.grid_x = blocks_for(n, threads * values_per_thread), .block_x = threads, .early = true};
   return launch(stream, counted, shape, quantize_kernel, call, q8_layout(call.cols));
 }
 

@@ -81,6 +81,7 @@ SLUICE_DEVICE void store_four(const Vec16& four, float* row, uint32_t c, uint32_
 
 template <bool vectors>
 SLUICE_KERNEL void rms_norm_kernel(RmsNormCall call) {
+  take_turn();
   SLUICE_SHARED(float, partial, [warps]);
   const float* x = call.x + uint64_t{block_x()} * call.cols;
   float* out = call.out + uint64_t{block_x()} * call.cols;
@@ -124,6 +125,7 @@ SLUICE_DEVICE void store_normed(const RmsNormCall& call, const Kept& kept, float
 
 // Rows are multiples of 128 bytes here, so that vectors serve.
 SLUICE_KERNEL void rms_norm_quantize_kernel(RmsNormCall call, std::byte* quantized, Q8Layout layout) {
+  take_turn();
   SLUICE_SHARED(float, partial, [warps]);
   const float* x = call.x + uint64_t{block_x()} * call.cols;
   float* out = call.out + uint64_t{block_x()} * call.cols;
@@ -149,7 +151,7 @@ SLUICE_KERNEL void rms_norm_quantize_kernel(RmsNormCall call, std::byte* quantiz
 
 Status run(cudaStream_t stream, const RmsNormCall& call, const KernelContext&) {
   if (call.n_rows == 0 || call.cols == 0) return {};
-  const LaunchShape shape{.grid_x = call.n_rows, .block_x = threads};
+  const LaunchShape shape{.grid_x = call.n_rows, .block_x = threads, .early = true};
   const bool vectors =
       call.cols % 4 == 0 && multiple_of_16(call.x) && multiple_of_16(call.out) && multiple_of_16(call.weight);
   const auto kernel = vectors ? rms_norm_kernel<true> : rms_norm_kernel<false>;
@@ -163,7 +165,7 @@ bool joins(const RmsNormCall& norm, const QuantizeCall& next) {
 
 Status run_joint(cudaStream_t stream, const RmsNormCall& norm, const QuantizeCall& quantize) {
   if (norm.n_rows == 0) return {};
-  const LaunchShape shape{.grid_x = norm.n_rows, .block_x = threads};
+  const LaunchShape shape{.grid_x = norm.n_rows, .block_x = threads, .early = true};
   return launch(stream, joint_info("rms_norm_quantize", std::array<KernelCall, 2>{norm, quantize}), shape,
                 rms_norm_quantize_kernel, norm, quantize.out, q8_layout(norm.cols));
 }

@@ -13,6 +13,7 @@ namespace {
 constexpr uint32_t threads = 128;
 
 SLUICE_KERNEL void rope_table_kernel(RopeTableCall call) {
+  take_turn();
   const uint32_t half = call.n_rot / 2;
   const uint64_t p = uint64_t{block_x()} * threads + thread_x();
   if (p >= uint64_t{call.n_tokens} * half) return;
@@ -26,6 +27,7 @@ SLUICE_KERNEL void rope_table_kernel(RopeTableCall call) {
 
 // A thread has one pair of one head.
 SLUICE_KERNEL void rope_kernel(RopeCall call) {
+  take_turn();
   const uint32_t half = call.n_rot / 2;
   const uint64_t p = uint64_t{block_x()} * threads + thread_x();
   if (p >= uint64_t{call.n_tokens} * call.n_heads * half) return;
@@ -42,14 +44,14 @@ SLUICE_KERNEL void rope_kernel(RopeCall call) {
 Status run(cudaStream_t stream, const RopeTableCall& call, const KernelContext&) {
   const uint64_t n = uint64_t{call.n_tokens} * (call.n_rot / 2);
   if (n == 0) return {};
-  const LaunchShape shape{.grid_x = blocks_for(n, threads), .block_x = threads};
+  const LaunchShape shape{.grid_x = blocks_for(n, threads), .block_x = threads, .early = true};
   return launch(stream, launch_info("rope_table", call), shape, rope_table_kernel, call);
 }
 
 Status run(cudaStream_t stream, const RopeCall& call, const KernelContext&) {
   const uint64_t n = uint64_t{call.n_tokens} * call.n_heads * (call.n_rot / 2);
   if (n == 0) return {};
-  const LaunchShape shape{.grid_x = blocks_for(n, threads), .block_x = threads};
+  const LaunchShape shape{.grid_x = blocks_for(n, threads), .block_x = threads, .early = true};
   return launch(stream, launch_info("rope", call), shape, rope_kernel, call);
 }
 

@@ -47,6 +47,7 @@ SLUICE_DEVICE void rotate_key(const RopeCall& call, const KvAppendCall& append, 
 
 template <class T>
 SLUICE_KERNEL void rope_append_kernel(RopeCall q, RopeCall k, KvAppendCall append, Items n) {
+  take_turn();
   SLUICE_SHARED(KvPlace, place, [1]);
   const uint32_t token = block_y();
   const bool only_queries = (block_x() + 1) * threads <= n.queries;
@@ -87,7 +88,8 @@ Status run_joint(cudaStream_t stream, const RopeCall& q, const RopeCall& k, cons
   const Items n{q.n_heads * half, k.n_heads * half, k.n_heads * (k.head_dim - k.n_rot), k.n_heads * k.head_dim};
   const LaunchShape shape{.grid_x = blocks_for(uint64_t{n.queries} + n.pairs + n.keys + n.values, threads),
                           .grid_y = q.n_tokens,
-                          .block_x = threads};
+                          .block_x = threads,
+                          .early = true};
   const LaunchInfo counted = joint_info("rope_append", std::array<KernelCall, 3>{q, k, append});
   if (append.type == KvType::f16) return launch(stream, counted, shape, rope_append_kernel<uint16_t>, q, k, append, n);
   return launch(stream, counted, shape, rope_append_kernel<float>, q, k, append, n);

@@ -51,10 +51,18 @@ SLUICE_KERNEL void leaves_early(uint32_t* out) {
   (void)warp_sum(static_cast<int32_t>(thread_x()));
 }
 
-bool run(void (*kernel)(uint32_t*), uint32_t offset, uint32_t warp_mask) {
+// What is launched early and does not wait reads what may not be there yet.
+template <bool wrong>
+SLUICE_KERNEL void in_turn(uint32_t* out) {
+  using namespace gpu;
+  if (!wrong || thread_x() != 5) wait_for_previous();
+  out[thread_x()] = thread_x();
+}
+
+bool run(void (*kernel)(uint32_t*), uint32_t offset, uint32_t warp_mask, bool early = false) {
   const CudaStream stream;
   const DeviceArray<uint32_t> out(threads);
-  const Status status = launch(stream, {"planted"}, {.block_x = threads}, kernel, out.data());
+  const Status status = launch(stream, {"planted"}, {.block_x = threads, .early = early}, kernel, out.data());
   if (!status.ok() || cudaStreamSynchronize(stream) != cudaSuccess) return false;
   const std::vector<uint32_t> got = out.read(stream);
   for (uint32_t i = 0; i < threads; ++i) {
@@ -69,5 +77,6 @@ bool missing_block_barrier(bool wrong) { return run(wrong ? neighbour<true> : ne
 bool missing_warp_barrier(bool wrong) { return run(wrong ? neighbour_in_warp<true> : neighbour_in_warp<false>, 1, 31); }
 bool divergent_barrier(bool wrong) { return run(wrong ? half_a_barrier<true> : half_a_barrier<false>, 0, 0); }
 bool exited_lane(bool wrong) { return run(wrong ? leaves_early<true> : leaves_early<false>, 0, 0); }
+bool missing_wait_for_previous(bool wrong) { return run(wrong ? in_turn<true> : in_turn<false>, 0, 0, true); }
 
 }  // namespace sluice::planted

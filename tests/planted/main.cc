@@ -22,6 +22,7 @@ constexpr Bug bugs[] = {
     {"overrun_stack", overrun_stack},
     {"divergent_barrier", divergent_barrier},
     {"exited_lane", exited_lane},
+    {"missing_wait_for_previous", missing_wait_for_previous},
     {"misaligned_access", misaligned_access},
     {"missing_async_wait", missing_async_wait},
     {"unwritten_shared", unwritten_shared},

@@ -118,6 +118,7 @@ bool Grid::run_block(uint32_t x, uint32_t y, uint32_t z) {
   Quiet quiet;
   current_thread = nullptr;
   if (failure_.empty() && ended_ < threads_) failure_ = missing();
+  if (failure_.empty()) check_waited();
   if (failure_.empty()) check_shared();
   if (ended_ < threads_) {
     for (uint32_t i = 0; i < threads_; ++i) {
@@ -144,6 +145,7 @@ void Grid::start_block() {
     Fiber& fiber = fibers_[i];
     fiber.thread = {i % block_.dim_x, i / block_.dim_x, i % 32, i / 32, &block_};
     fiber.meeting = Meeting::none;
+    fiber.waited = false;
     fiber.block_barriers = fiber.warp_barriers = fiber.committed = 0;
     fiber.copies.clear();
     push_back(fiber);
@@ -156,6 +158,14 @@ void Grid::end_block() {
   static_bytes_ = 0;
   delete[] clocks_;
   clocks_ = nullptr;
+}
+
+void Grid::check_waited() {
+  const auto waited = [](const Fiber& fiber) { return fiber.waited; };
+  const auto n = static_cast<size_t>(std::count_if(fibers_.get(), fibers_.get() + threads_, waited));
+  if (!kernel_->early || n == threads_) return;
+  failure_ = place() + ": may begin early, but only " + std::to_string(n) + " of " + std::to_string(threads_) +
+             " threads wait_for_previous()";
 }
 
 void Grid::check_shared() {
@@ -343,6 +353,8 @@ void* Grid::add_shared(const void* key, const char* name, size_t bytes, Site sit
   shared_.push_back({key, name, guarded_alloc(bytes, 16), bytes, site});
   return shared_.back().memory;
 }
+
+void Grid::wait_for_previous() { running_->waited = true; }
 
 void Grid::async_start(const AsyncCopy& copy) {
   Quiet quiet;

@@ -23,6 +23,7 @@ namespace standin {
 struct Kernel {
   const char* name;
   uint32_t grid_x, grid_y, grid_z, block_x, block_y, shared_bytes;
+  bool early;  // all of its threads have to wait for the kernels before it
   void (*call)(const void*);
   const void* arguments;
 };
@@ -64,6 +65,7 @@ class Grid {
   void collect(Meeting meeting, Site site, void (*complete)(Exchange&));
   void* shared_array(const void* key, const char* name, size_t bytes, Site site);
   void* dynamic_shared(Site site);
+  void wait_for_previous();
   void async_start(const AsyncCopy& copy);
   void async_commit();
   bool async_next(uint32_t pending, AsyncCopy* copy);
@@ -87,6 +89,7 @@ class Grid {
     Meeting meeting;
     Site site;
     uint32_t block_barriers, warp_barriers;
+    bool waited;  // for the kernels before this one
     Fiber* next;
     Context context;
     std::vector<PendingCopy> copies;  // in order of their start
@@ -113,6 +116,7 @@ class Grid {
   bool run_block(uint32_t x, uint32_t y, uint32_t z);
   void start_block();
   void end_block();
+  void check_waited();
   void check_shared();
   static void fiber_main(void* fiber);
   void live(Fiber& self);

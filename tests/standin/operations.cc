@@ -203,7 +203,7 @@ cudaError_t launch(cudaStream_t stream, const char* name, const LaunchDims& dims
                    const void* arguments, size_t bytes) {
   return api(Call::launch, [&](Runtime& state) {
     const Kernel kernel = {name,         dims.grid_x,       dims.grid_y, dims.grid_z, dims.block_x,
-                           dims.block_y, dims.shared_bytes, call,        nullptr};
+                           dims.block_y, dims.shared_bytes, dims.early,  call,        nullptr};
     if (!valid(kernel)) return cudaErrorInvalidConfiguration;
     if (dims.shared_bytes > max_shared_bytes) return cudaErrorInvalidValue;
     void* copy = nullptr;

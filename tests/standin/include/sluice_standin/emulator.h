@@ -51,6 +51,7 @@ void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], Site site);
 // filled with 0xFF and aligned to 16 bytes.
 void* shared_array(const void* key, const char* name, size_t bytes, Site site);
 void* dynamic_shared(Site site);
+void wait_for_previous();
 
 // Asynchronous copies of 16 bytes happen where they are waited for, in the waiting thread.
 struct AsyncCopy {

@@ -10,6 +10,7 @@ namespace standin {
 
 struct LaunchDims {
   uint32_t grid_x, grid_y, grid_z, block_x, block_y, shared_bytes;
+  bool early;
 };
 
 // `call(arguments)` runs one thread of the kernel; the `bytes` at `arguments` are copied, once. `name` lives forever.

@@ -94,6 +94,10 @@ inline int32_t dp4a_us(uint32_t a, int32_t b, int32_t c) {
 inline int32_t dot4(int32_t a, int32_t b, int32_t c) { return dp4a_ss(a, b, c); }
 inline int32_t dot4(uint32_t a, int32_t b, int32_t c) { return dp4a_us(a, b, c); }
 
+inline void let_next_begin() {}
+inline void wait_for_previous() { ::standin::wait_for_previous(); }
+inline void take_turn() { wait_for_previous(); }
+
 inline float half_bits_to_float(uint16_t bits) { return half_to_float(bits); }
 inline uint16_t float_to_half_bits(float value) { return float_to_half(value); }
 inline uint32_t floats_to_halves(float first, float second) {

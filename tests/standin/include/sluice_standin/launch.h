@@ -26,7 +26,7 @@ cudaError_t launch_packed(cudaStream_t stream, const char* name, const LaunchSha
   const standin::PackedCall<P...> packed{kernel, arguments};
   static_assert(alignof(decltype(packed)) <= 16);
   const standin::LaunchDims dims{shape.grid_x,  shape.grid_y,  shape.grid_z,
-                                 shape.block_x, shape.block_y, shape.shared_bytes};
+                                 shape.block_x, shape.block_y, shape.shared_bytes, shape.early};
   return standin::launch(stream, name, dims, standin::PackedCall<P...>::run, &packed, sizeof(packed));
 }
 
