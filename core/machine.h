@@ -45,6 +45,7 @@ struct DeviceRates {
   std::map<DType, double> matvec_f32_gb_s;  // the same two with Compute::f32
   std::map<DType, double> matmul_f32_gflops;
   double call_us = 0;  // cost of one kernel call beyond its bytes
+  double recorded_us = 0;  // the same in a step that was recorded and is replayed whole; 0: not measured
   // Where this was measured: `matmul_gflops` is of so many tokens, and those beyond go at more_gflops, since what is done
   // once for all of them is done then. 0: not measured.
   uint32_t many_tokens = 0;

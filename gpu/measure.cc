@@ -39,6 +39,9 @@ class Measurement {
     SLUICE_ASSIGN_OR_RETURN(rates_.device.call_us, timer_->launched_us(256, o_.repeats, [&](uint32_t) {
       return do_nothing(timer_->stream());
     }));
+    SLUICE_ASSIGN_OR_RETURN(rates_.device.recorded_us, timer_->us(256, o_.repeats, [&](uint32_t) {
+      return do_nothing(timer_->stream());
+    }));
     SLUICE_RETURN_IF_ERROR(link(rates_.to_device, weights_->base(), host_->base(), cudaMemcpyHostToDevice));
     SLUICE_RETURN_IF_ERROR(link(rates_.to_host, host_->base(), weights_->base(), cudaMemcpyDeviceToHost));
     return rates_;

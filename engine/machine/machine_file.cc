@@ -129,6 +129,7 @@ json to_json(const Machine& machine) {
                        {"threads", d.threads},
                        {"memory_gb_s", d.memory_gb_s},
                        {"call_us", d.call_us},
+                       {"recorded_us", d.recorded_us},
                        {"matvec_gb_s", rates_to_json(d.matvec_gb_s)},
                        {"matmul_gflops", rates_to_json(d.matmul_gflops)},
                        {"many_tokens", d.many_tokens},
@@ -161,6 +162,7 @@ DeviceRates device_from_json(const json& d) {
   rates.threads = whole(d, "threads");
   rates.memory_gb_s = number(d, "memory_gb_s");
   rates.call_us = number(d, "call_us", 0);
+  rates.recorded_us = number(d, "recorded_us", 0);
   rates.matvec_gb_s = rates_from_json(d, "matvec_gb_s");
   rates.matmul_gflops = rates_from_json(d, "matmul_gflops");
   if (d.contains("many_tokens")) rates.many_tokens = whole(d, "many_tokens");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 namespace sluice::plan {
 namespace {
@@ -33,11 +34,19 @@ class OpModel {
         depth_(depth),
         f32_(plan.numerics.compute == Compute::f32),
         accelerator_(accelerator),
+        recorded_(accelerator && d_.recorded_us > 0 && is_recorded()),
         layer_(layer_times()) {}
 
   OpCost cost(const Op& op) {
     cost_ = {};
-    for (TensorId id : matrices(op)) add_product(id, std::holds_alternative<HeadOp>(op) ? 1 : n_);
+    const TensorSpec* before = nullptr;
+    for (TensorId id : matrices(op)) {
+      const TensorSpec& t = g_.tensor(id);
+      // Products of the same activations share a call, if their kernel is the same (gpu/kernels/joint.h).
+      const bool joined = recorded_ && before != nullptr && before->dtype == t.dtype && before->cols == t.cols;
+      add_product(id, std::holds_alternative<HeadOp>(op) ? 1 : n_, joined ? 0 : calls(id));
+      before = &t;
+    }
     if (layer_ != nullptr) add_layer(op, *layer_);
     else add_unmeasured(op);
     return cost_;
@@ -62,6 +71,16 @@ class OpModel {
     if (memory_bound) cost_.memory_s += seconds;
   }
 
+  // Whether the step is one that is replayed whole: one token, all of it at this accelerator, where its weights stay.
+  bool is_recorded() const {
+    const std::vector<uint8_t>& at = plan_.numerics.decode.op_site;
+    const uint8_t site = at.empty() ? host_site : at.back();
+    return n_ == 1 && site != host_site && std::count(at.begin(), at.end(), site) == std::ssize(at) &&
+           streamed_blocks(g_, plan_, false, site).empty();
+  }
+
+  double call_us() const { return recorded_ ? d_.recorded_us : d_.call_us; }
+
   // Products with many tokens of a type that was not measured are made of half-precision tiles.
   double default_gflops() const {
     if (!accelerator_) return 10;
@@ -69,12 +88,15 @@ class OpModel {
     return rate_of(d_.matmul_gflops, DType::bf16, half);
   }
   double default_gb_s() const { return d_.memory_gb_s * achieved; }
-  // The host's kernels are called once for a product and share its tiles; an accelerator's once for a tile.
+  // The host's kernels are called once for a product and share its tiles; an accelerator's once for a tile, of which some
+  // share a call in a step that is recorded.
   double calls(TensorId id) const {
-    return accelerator_ ? static_cast<double>(plan_.movement.weights.of(id).size()) : 1;
+    const auto tiles = static_cast<double>(plan_.movement.weights.of(id).size());
+    if (recorded_) return std::ceil(tiles / 4);
+    return accelerator_ ? tiles : 1;
   }
 
-  void add_product(TensorId id, uint32_t n) {
+  void add_product(TensorId id, uint32_t n, double n_calls) {
     const TensorSpec& t = g_.tensor(id);
     if (const ProductTimes* p = product_times(t); p != nullptr && t.experts == 1) {
       add(between(p->one_us, p->many_us, p->tokens, n) * 1e-6, n <= decode_tokens);
@@ -86,7 +108,7 @@ class OpModel {
     const double gflops = rate_of(f32_ ? d_.matmul_f32_gflops : d_.matmul_gflops, t.dtype, default_gflops());
     const double one = static_cast<double>(t.extent.bytes) / (gb_s * 1e9);
     const double arithmetic = n == 1 ? 0 : 2.0 * t.rows * t.cols * tokens_over(n, gflops) * 1e-9;
-    add(std::max(one, arithmetic) + calls(id) * d_.call_us * 1e-6, one >= arithmetic);
+    add(std::max(one, arithmetic) + n_calls * call_us() * 1e-6, one >= arithmetic);
   }
 
   // n tokens by the rate at which each goes.
@@ -109,13 +131,13 @@ class OpModel {
     if (sub_layer) add(between(l.one_us, l.many_us, l.tokens, n_) * 1e-6 / 3, true);
   }
 
-  void add_calls(double n) { add(n * d_.call_us * 1e-6, true); }
+  void add_calls(double n) { add(n * call_us() * 1e-6, true); }
 
-  // Norms, rotations, activations and the like: 13 calls in a layer.
+  // Norms, rotations, activations and the like: 13 calls in a layer, some of which share one where they are recorded.
   void add_unmeasured(const Op& op) {
-    if (std::holds_alternative<AttentionInOp>(op)) return add_calls(6);
-    if (std::holds_alternative<AttentionOutOp>(op)) return add_calls(2);
-    if (std::holds_alternative<FfnOp>(op) || std::holds_alternative<RouteOp>(op)) return add_calls(3);
+    if (std::holds_alternative<AttentionInOp>(op)) return add_calls(recorded_ ? 2 : 6);
+    if (std::holds_alternative<AttentionOutOp>(op)) return add_calls(recorded_ ? 1 : 2);
+    if (std::holds_alternative<FfnOp>(op) || std::holds_alternative<RouteOp>(op)) return add_calls(recorded_ ? 2 : 3);
     if (!std::holds_alternative<AttentionOp>(op)) return;
     const double kv = 2 * cells() * static_cast<double>(g_.kv_values() * kv_bytes(plan_.numerics.kv_type));
     const double flops = 4.0 * n_ * cells() * g_.n_heads * g_.head_dim;
@@ -129,7 +151,7 @@ class OpModel {
   const DeviceRates& d_;
   const Plan& plan_;
   const uint32_t n_, depth_;
-  const bool f32_, accelerator_;
+  const bool f32_, accelerator_, recorded_;
   const LayerTimes* layer_;
   OpCost cost_;
 };

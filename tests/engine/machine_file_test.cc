@@ -40,6 +40,7 @@ Machine sample() {
   cpu.threads = 2;
   cpu.memory_gb_s = 30.5;
   cpu.call_us = 1.25;
+  cpu.recorded_us = 0.75;
   cpu.many_tokens = 512;
   cpu.more_gflops = 350.5;
   cpu.matvec_gb_s = {{DType::q4_k, 20.5}, {DType::f32, 28}};
@@ -80,6 +81,7 @@ TEST_CASE("machine file: everything that is written is read back") {
   CHECK(d.threads == w.threads);
   CHECK(d.memory_gb_s == w.memory_gb_s);
   CHECK(d.call_us == w.call_us);
+  CHECK(d.recorded_us == w.recorded_us);
   CHECK(d.matvec_gb_s == w.matvec_gb_s);
   CHECK(d.matmul_gflops == w.matmul_gflops);
   CHECK(d.matvec_f32_gb_s == w.matvec_f32_gb_s);

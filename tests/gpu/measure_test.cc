@@ -48,6 +48,7 @@ TEST_CASE("gpu measure: rates of every type, of the memory and of the link") {
   CHECK(rates->memory.read_gb_s > 0);
   CHECK(rates->memory.write_gb_s > 0);
   CHECK(rates->device.call_us > 0);
+  CHECK(rates->device.recorded_us > 0);
   CHECK(rates->to_host.gb_s > 0);
   CHECK(rates->to_device.latency_us >= 20);
 }

@@ -259,6 +259,27 @@ TEST_CASE("cost model: tokens beyond those that were measured go at the rate of 
   CHECK(ffn_s(192) == doctest::Approx((64 + 128 / 4.0) * token + calls));
 }
 
+TEST_CASE("cost model: calls of a step that is replayed whole have a cost of their own, and some share one") {
+  const Graph g = small_graph();
+  Machine m = machine_with({}, {});
+  add_gpu(m, 1000, 3);
+  m.links = {{"host", "gpu 0", 20, 0.1}, {"gpu 0", "host", 20, 0.1}};
+  auto plan = make_plan(g, m, gpu_request());
+  REQUIRE(plan.ok());
+  const auto us = [&](double recorded_us, uint32_t n) {
+    m.devices.back().recorded_us = recorded_us;
+    return step_cost(g, m, *plan, n, 0).compute_s * 1e6;
+  };
+  // Into attention 3, attention 2, out of it 2, FFN 3, head 1.
+  CHECK(us(1.5, 1) - us(0.5, 1) == doctest::Approx(11));
+  CHECK(us(0, 1) > us(3, 1));  // not measured: each as if launched
+  CHECK(us(1.5, 2) == doctest::Approx(us(0.5, 2)));
+  // Weights that pass through: not replayed.
+  for (size_t i = 0; i < plan->movement.sites[1].resident.size(); ++i) plan->movement.sites[1].resident[i] = false;
+  plan->movement.sites[0].resident.assign(plan->movement.sites[1].resident.size(), true);
+  CHECK(us(1.5, 1) == doctest::Approx(us(0.5, 1)));
+}
+
 TEST_CASE("cost model: the bottleneck is what is busy longest") {
   const Graph g = small_graph();
   Machine m = machine_with({}, {});
