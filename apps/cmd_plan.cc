@@ -58,13 +58,24 @@ struct Whereabouts {
   bool operator==(const Whereabouts&) const = default;
 };
 
+// "gpu 0", or "rows 0-5120 gpu 0, 5120-14336 cpu".
+std::string devices_of(const PlacementReport& p, const std::string& device, const SplitReport& split) {
+  if (split.device.empty()) return device;
+  const std::string row = std::to_string(split.row);
+  return "rows 0-" + row + " " + device + ", " + row + "-" + std::to_string(p.rows) + " " + split.device;
+}
+
+// What is named already, alone or among rows, is not named again.
+void add_devices(std::string& list, const std::string& devices) {
+  if (list.find(devices) == std::string::npos) list += (list.empty() ? "" : ", ") + devices;
+}
+
 Whereabouts whereabouts(const LayerReport& layer) {
   Whereabouts w;
   w.kv = layer.kv_device;
   for (const PlacementReport& p : layer.tensors) {
-    std::string& at = name_in_layer(p.tensor).starts_with("ffn") ? w.ffn : w.attention;
-    for (auto [device, list] : {std::pair(&p.device, &at), std::pair(&p.prompt_device, &w.prompts)})
-      if (list->find(*device) == std::string::npos) *list += (list->empty() ? "" : ", ") + *device;
+    add_devices(name_in_layer(p.tensor).starts_with("ffn") ? w.ffn : w.attention, devices_of(p, p.device, p.split));
+    add_devices(w.prompts, devices_of(p, p.prompt_device, p.prompt_split));
   }
   return w;
 }

@@ -34,15 +34,23 @@ Json stalls(const StallReport& report) {
   return {{"dropped_spans", report.dropped_spans}, {"periods", std::move(periods)}};
 }
 
+// Only of a matrix whose rows are divided.
+void add_split(Json& placement, const char* key, const PlacementReport& p, const SplitReport& split) {
+  if (!split.device.empty()) placement[key] = {{"from_row", split.row}, {"to_row", p.rows}, {"device", split.device}};
+}
+
 Json placement(const PlacementReport& p) {
-  return {{"tensor", p.tensor},
-          {"type", p.type},
-          {"device", p.device},
-          {"bytes_resident", p.bytes_resident},
-          {"bytes_streamed", p.bytes_streamed},
-          {"tiles_resident", p.tiles_resident},
-          {"tiles_streamed", p.tiles_streamed},
-          {"prompt_device", p.prompt_device}};
+  Json out = {{"tensor", p.tensor},
+              {"type", p.type},
+              {"device", p.device},
+              {"bytes_resident", p.bytes_resident},
+              {"bytes_streamed", p.bytes_streamed},
+              {"tiles_resident", p.tiles_resident},
+              {"tiles_streamed", p.tiles_streamed},
+              {"prompt_device", p.prompt_device}};
+  add_split(out, "split", p, p.split);
+  add_split(out, "prompt_split", p, p.prompt_split);
+  return out;
 }
 
 Json layer(const LayerReport& l) {

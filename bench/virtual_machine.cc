@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/outputs.h"
 
 namespace sluice::bench {
 namespace {
@@ -132,7 +133,18 @@ double VirtualQueue::seconds(const KernelCall& call) const {
     gflops = rate_of(d.matmul_gflops, matmul->dtype, gflops);
   }
   const double arithmetic = static_cast<double>(c.flops) / (gflops * 1e9);
-  return std::max(static_cast<double>(c.bytes) / (gb_s * 1e9), arithmetic) + d.call_us * 1e-6;
+  const double alone = std::max(static_cast<double>(c.bytes) / (gb_s * 1e9), arithmetic);
+  return alone + (joined_ > 0 ? 0 : d.call_us * 1e-6);
+}
+
+// Whether it runs with the call before: the CPU's team goes through some products of the same activations at once.
+bool VirtualQueue::joins(const KernelCall& call) {
+  constexpr uint32_t most = 8;
+  const auto* product = std::get_if<MatmulCall>(&call);
+  const bool follows = product != nullptr && lane_ == cpu_lane && last_ && last_->x == product->x &&
+                       joined_ + 1 < most && outputs_apart(*last_, *product);
+  last_ = product != nullptr ? std::optional(*product) : std::nullopt;
+  return follows;
 }
 
 void VirtualQueue::launch(const KernelCall& call) {
@@ -142,6 +154,7 @@ void VirtualQueue::launch(const KernelCall& call) {
     r_.add(lane_, r_.rates().hand_over_s + device().call_us * 1e-6 + bytes / r_.rates().link_bytes_s, true);
     return;
   }
+  joined_ = joins(call) ? joined_ + 1 : 0;
   const uint32_t id = r_.add(lane_, seconds(call));
   if (const auto* matmul = std::get_if<MatmulCall>(&call); matmul != nullptr) r_.reads(id, matmul->weights);
 }

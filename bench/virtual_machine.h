@@ -12,6 +12,7 @@
 #include <array>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/device.h"
@@ -100,17 +101,26 @@ class VirtualQueue : public Queue {
  public:
   VirtualQueue(Recorder& recorder, Lane lane, const VirtualMemory* device)
       : r_(recorder), lane_(lane), device_(device) {}
-  void wait(const Event& event) override { r_.wait(lane_, event); }
+  void wait(const Event& event) override {
+    last_.reset();
+    r_.wait(lane_, event);
+  }
   void launch(const KernelCall& call) override;
-  Event signal() override { return r_.signal(lane_); }
+  Event signal() override {
+    last_.reset();
+    return r_.signal(lane_);
+  }
   void reset() override {}
 
  private:
+  bool joins(const KernelCall& call);
   const DeviceRates& device() const { return lane_ == gpu_lane ? *r_.rates().gpu : *r_.rates().cpu; }
   double seconds(const KernelCall& call) const;
   Recorder& r_;
   const Lane lane_;
-  const VirtualMemory* device_;  // the accelerator's, to tell hand-overs by
+  const VirtualMemory* device_;     // the accelerator's, to tell hand-overs by
+  std::optional<MatmulCall> last_;  // the call before, if it is a product that another one may join
+  uint32_t joined_ = 0;             // products that the last one ran with
 };
 
 class VirtualDevice : public Device {

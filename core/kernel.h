@@ -163,6 +163,8 @@ struct GatedActCall {
   Activation activation;
   uint32_t n_rows, cols;
   float* out;
+  uint32_t stride = 0;  // from one row to the next, of all three; 0: cols
+  uint32_t row_stride() const { return stride != 0 ? stride : cols; }
 };
 
 // x = cap * tanh(x / cap), element by element, in place; cap > 0.
@@ -172,12 +174,14 @@ struct SoftcapCall {
   float cap;
 };
 
-// out[i] = x[index[i]]: rows of a batch that go on alone.
+// out[i] = x[index[i]]: rows of a batch that go on alone, or some columns of rows that are apart.
 struct CopyRowsCall {
   const float* x;
   const uint32_t* index;
   uint32_t n_rows, cols;
   float* out;
+  uint32_t stride = 0;  // from one row to the next, in x and in out; 0: cols
+  uint32_t row_stride() const { return stride != 0 ? stride : cols; }
 };
 
 // Chooses k of n_experts for each token: softmax of the logits, the k largest (lower index first among

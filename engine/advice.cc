@@ -11,10 +11,9 @@ constexpr uint64_t more_vram = 8 * GiB, more_ram = 16 * GiB;
 constexpr double faster = 2;
 constexpr double worth_telling = 1.03;
 
-// Of the plan's request: what others do with the disk, and what was asked for by hand, is left out.
-plan::PlanRequest free_request(const Blueprint& b) {
+// That of the plan with the places that were chosen by hand; what others do with the disk is left out.
+plan::PlanRequest request_without_limits(const Blueprint& b) {
   plan::PlanRequest r = b.request;
-  r.pinned.clear();
   r.depth = 0;
   r.spill_limit = std::numeric_limits<uint64_t>::max();
   r.accelerators.resize(b.plan.movement.sites.size() - 1);  // those that the plan uses
@@ -50,7 +49,7 @@ void speed_up_memory(Machine& machine) {
 std::vector<HelpReport> advise(const Blueprint& b) {
   std::vector<HelpReport> helps;
   const auto with = [&](const char* what, const std::function<void(plan::PlanRequest&, Machine&)>& change) {
-    plan::PlanRequest request = free_request(b);
+    plan::PlanRequest request = request_without_limits(b);
     Machine machine = b.machine;
     change(request, machine);
     const auto plan = plan::make_plan(b.model.graph, machine, request);

@@ -1,4 +1,5 @@
-// What would make a plan faster: the same request planned again for a machine that has more of something.
+// What would make a plan faster: the same request planned again for a machine that has more of something. What was
+// placed by hand stays there.
 #pragma once
 
 #include <vector>

@@ -8,20 +8,37 @@
 namespace sluice::engine {
 namespace {
 
-PlacementReport place(const Graph& g, const plan::Plan& plan, TensorId id, size_t op) {
-  const TensorSpec& t = g.tensor(id);
-  const uint8_t site = plan.numerics.decode.op_site[op];
-  PlacementReport report;
-  report.tensor = t.name;
-  report.type = info(t.dtype).name;
-  report.device = plan.numerics.sites[site];
-  report.prompt_device = plan.numerics.sites[plan.numerics.prompt.op_site[op]];
+// Of the rows of a matrix, those that `site` computes when decoding.
+void add_rows(const Graph& g, const plan::Plan& plan, TensorId id, size_t op, uint8_t site, PlacementReport& report) {
+  const plan::Rows rows = plan::rows_at(g, plan.numerics.decode, op, id, site);
   for (const plan::Tile& tile : plan.movement.weights.of(id)) {
-    const uint64_t bytes = (tile.row_end - tile.row_begin) * t.row_size();
+    const plan::Rows part = tile.within(rows);
+    if (part.begin == part.end) continue;
+    const uint64_t bytes = (part.end - part.begin) * g.tensor(id).row_size();
     const bool resident = plan.movement.sites[site].resident[tile.block];
     (resident ? report.bytes_resident : report.bytes_streamed) += bytes;
     ++(resident ? report.tiles_resident : report.tiles_streamed);
   }
+}
+
+SplitReport split_of(const Graph& g, const plan::Plan& plan, bool prompt, TensorId id, size_t op) {
+  const plan::Placement& placement = plan.numerics.placement(prompt);
+  const plan::Rows rows = plan::rows_at(g, placement, op, id, placement.op_site[op]);
+  if (rows.end == g.tensor(id).rows) return {};
+  return {rows.end, plan.numerics.sites[placement.split(op).site]};
+}
+
+PlacementReport place(const Graph& g, const plan::Plan& plan, TensorId id, size_t op) {
+  const TensorSpec& t = g.tensor(id);
+  PlacementReport report;
+  report.tensor = t.name;
+  report.type = info(t.dtype).name;
+  report.device = plan.numerics.sites[plan.numerics.decode.op_site[op]];
+  report.prompt_device = plan.numerics.sites[plan.numerics.prompt.op_site[op]];
+  report.rows = t.rows;
+  report.split = split_of(g, plan, false, id, op);
+  report.prompt_split = split_of(g, plan, true, id, op);
+  for (uint8_t site = 0; site < plan.movement.sites.size(); ++site) add_rows(g, plan, id, op, site, report);
   return report;
 }
 

@@ -19,12 +19,11 @@ template <Activation activation>
   else return gelu_tanh(x);
 }
 
+// The elements [i, end), which lie behind one another.
 template <Activation activation>
-void gate(const GatedActCall& call, Part part) {
-  uint64_t i = part.begin;
-  for (; i + lanes <= part.end; i += lanes)
-    store(call.out + i, apply<activation>(load(call.gate + i)) * load(call.up + i));
-  const auto rest = static_cast<uint32_t>(part.end - i);
+void gate(const GatedActCall& call, uint64_t i, uint64_t end) {
+  for (; i + lanes <= end; i += lanes) store(call.out + i, apply<activation>(load(call.gate + i)) * load(call.up + i));
+  const auto rest = static_cast<uint32_t>(end - i);
   if (rest == 0) return;
   const Vec v = apply<activation>(load_part(call.gate + i, rest)) * load_part(call.up + i, rest);
   store_part(call.out + i, v, rest);
@@ -33,9 +32,17 @@ void gate(const GatedActCall& call, Part part) {
 }  // namespace
 
 void gated_act(const GatedActCall& call, Share share) {
-  const Part part = part_of(uint64_t{call.n_rows} * call.cols, share, lanes);
-  if (call.activation == Activation::silu) gate<Activation::silu>(call, part);
-  else gate<Activation::gelu_tanh>(call, part);
+  const uint64_t n = uint64_t{call.n_rows} * call.cols, stride = call.row_stride();
+  const uint64_t cols = stride == call.cols ? n : call.cols;  // that lie behind one another
+  const Part part = part_of(n, share, lanes);
+  for (uint64_t i = part.begin; i < part.end;) {
+    const uint64_t first = i / cols * stride + i % cols;
+    const uint64_t rest = part.end - i, in_row = cols - i % cols;
+    const uint64_t count = rest < in_row ? rest : in_row;
+    if (call.activation == Activation::silu) gate<Activation::silu>(call, first, first + count);
+    else gate<Activation::gelu_tanh>(call, first, first + count);
+    i += count;
+  }
 }
 
 }  // namespace sluice::cpu::SLUICE_ISA

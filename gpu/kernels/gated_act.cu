@@ -1,6 +1,8 @@
 // out = activation(gate) * up; alone, or with the quantizing of what it makes.
 //
 // Bytes: 12 a value (15.25 with the quantized ones). Flops: about 8. Bound by memory; for few tokens by the launch.
+#include <algorithm>
+
 #include "gpu/kernels/dispatch.h"
 #include "gpu/kernels/joint.h"
 #include "gpu/kernels/kernels.h"
@@ -9,7 +11,7 @@
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t threads = 256, joint_threads = 128;
+constexpr uint32_t threads = 256, joint_threads = 128, most_rows_at_once = 65535;
 
 SLUICE_DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
 
@@ -22,10 +24,15 @@ SLUICE_DEVICE float gated(Activation activation, float gate, float up) {
   return (activation == Activation::silu ? silu(gate) : gelu_tanh(gate)) * up;
 }
 
-SLUICE_KERNEL void gated_act_kernel(GatedActCall call, uint64_t n) {
+// `rows` of n values that lie behind one another.
+SLUICE_KERNEL void gated_act_kernel(GatedActCall call, uint32_t rows, uint64_t n) {
   take_turn();
   const uint64_t i = uint64_t{block_x()} * threads + thread_x();
-  if (i < n) call.out[i] = gated(call.activation, call.gate[i], call.up[i]);
+  if (i >= n) return;
+  for (uint32_t row = block_y(); row < rows; row += grid_y()) {
+    const uint64_t at = uint64_t{row} * call.stride + i;
+    call.out[at] = gated(call.activation, call.gate[at], call.up[at]);
+  }
 }
 
 SLUICE_KERNEL void gated_act_quantize_kernel(GatedActCall call, std::byte* quantized, Q8Layout layout, uint64_t n) {
@@ -47,14 +54,20 @@ SLUICE_KERNEL void gated_act_quantize_kernel(GatedActCall call, std::byte* quant
 }  // namespace
 
 Status run(cudaStream_t stream, const GatedActCall& call, const KernelContext&) {
-  const uint64_t n = uint64_t{call.n_rows} * call.cols;
-  if (n == 0) return {};
-  const LaunchShape shape{.grid_x = blocks_for(n, threads), .block_x = threads, .early = true};
-  return launch(stream, launch_info("gated_act", call), shape, gated_act_kernel, call, n);
+  if (call.n_rows == 0 || call.cols == 0) return {};
+  const bool apart = call.row_stride() != call.cols;
+  const uint32_t rows = apart ? call.n_rows : 1;
+  const uint64_t n = apart ? call.cols : uint64_t{call.n_rows} * call.cols;
+  const LaunchShape shape{.grid_x = blocks_for(n, threads),
+                          .grid_y = std::min(rows, most_rows_at_once),
+                          .block_x = threads,
+                          .early = true};
+  return launch(stream, launch_info("gated_act", call), shape, gated_act_kernel, call, rows, n);
 }
 
 bool joins(const GatedActCall& act, const QuantizeCall& next) {
-  return quantizes(next, act.out, act.n_rows, act.cols) && multiple_of_16(act.gate) && multiple_of_16(act.up);
+  return act.row_stride() == act.cols && quantizes(next, act.out, act.n_rows, act.cols) && multiple_of_16(act.gate) &&
+         multiple_of_16(act.up);
 }
 
 Status run_joint(cudaStream_t stream, const GatedActCall& act, const QuantizeCall& quantize) {

@@ -23,13 +23,21 @@ struct ModelReport {
   uint64_t tensor_bytes = 0, parameters = 0;
 };
 
-// Where a matrix of a layer will live: bytes that stay in the memory of the device that decodes with it, and bytes that
-// come there again for every step.
+// Rows of a matrix from `row` on that another device computes; none where `device` is empty.
+struct SplitReport {
+  uint32_t row = 0;
+  std::string device = {};
+};
+
+// Where a matrix of a layer will live: bytes that stay in the memory of the device that decodes with them, and bytes
+// that come there again for every step.
 struct PlacementReport {
   std::string tensor, type, device;
   uint64_t bytes_resident = 0, bytes_streamed = 0;
   uint32_t tiles_resident = 0, tiles_streamed = 0;
   std::string prompt_device;  // that computes with it in prompts
+  uint32_t rows = 0;
+  SplitReport split = {}, prompt_split = {};  // the rows that are not at `device`, at `prompt_device`
 };
 struct LayerReport {
   std::string name;  // "embed", "0", "1", …, "head"

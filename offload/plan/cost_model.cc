@@ -39,14 +39,18 @@ class OpModel {
 
   OpCost cost(const Op& op) {
     cost_ = {};
-    const TensorSpec* before = nullptr;
+    const auto* ffn = std::get_if<FfnOp>(&op);
+    const TensorSpec* last = nullptr;
     for (TensorId id : matrices(op)) {
       const TensorSpec& t = g_.tensor(id);
       // Products of the same activations share a call, if their kernel is the same (gpu/kernels/joint.h).
-      const bool joined = recorded_ && before != nullptr && before->dtype == t.dtype && before->cols == t.cols;
+      const bool joined = recorded_ && last != nullptr && last->dtype == t.dtype && last->cols == t.cols;
+      const double before = cost_.kernels_s;
       add_product(id, std::holds_alternative<HeadOp>(op) ? 1 : n_, joined ? 0 : calls(id));
-      before = &t;
+      if (ffn != nullptr && id != ffn->down) cost_.divisible_s += cost_.kernels_s - before;
+      last = &t;
     }
+    if (ffn != nullptr) cost_.beside_rows_s = 2 * call_us() * 1e-6;  // the norm, the activation
     if (layer_ != nullptr) add_layer(op, *layer_);
     else add_unmeasured(op);
     return cost_;
@@ -182,8 +186,9 @@ class Walk {
     for (const OpCost& op : ops) {
       if (op.hand_over_s > 0) run(op.hand_over_s, false);
       cost_.hand_over_s += op.hand_over_s;
-      if (op.site == host_site) at_host(op);
-      else at_accelerator(op);
+      if (op.host_rows_s > 0) at_both(op);
+      else if (op.site == host_site) at_host(op.kernels_s, op.memory_s);
+      else at_accelerator(op.kernels_s, op.memory_s, op.link_bytes);
     }
     return cost_;
   }
@@ -199,32 +204,55 @@ class Walk {
     arrived_ = std::min(l_.ahead_bytes, arrived_ + rate * filling);
   }
 
-  // Slower while the link runs.
-  void at_host(const OpCost& op) {
-    double left = op.kernels_s, took = 0;
-    if (streams_) {
-      const double filling = (l_.ahead_bytes - arrived_) / (l_.bytes_s * l_.beside);
-      took = std::min(filling, left / l_.host_beside);
-      left -= took * l_.host_beside;
-    }
-    took += std::max(0.0, left);
+  // Of the host's kernels, which are slower while the link runs: until that has filled `room`.
+  double host_seconds(double kernels_s, double room) const {
+    if (!streams_) return kernels_s;
+    const double beside = std::min(room / (l_.bytes_s * l_.beside), kernels_s / l_.host_beside);
+    return beside + std::max(0.0, kernels_s - beside * l_.host_beside);
+  }
+
+  void at_host(double kernels_s, double memory_s) {
+    const double took = host_seconds(kernels_s, l_.ahead_bytes - arrived_);
     cost_.host_s += took;
-    cost_.host_memory_s += op.kernels_s > 0 ? took * op.memory_s / op.kernels_s : 0;
+    cost_.host_memory_s += kernels_s > 0 ? took * memory_s / kernels_s : 0;
     run(took, true);
   }
 
   // What has not arrived is waited for, piece by piece.
-  void at_accelerator(const OpCost& op) {
-    const double missing = std::max(0.0, op.link_bytes - arrived_) / std::max(l_.bytes_s, 1.0);
-    const double took = std::max(op.kernels_s, missing);
-    cost_.device_s += op.kernels_s;
-    cost_.device_memory_s += op.memory_s;
-    cost_.wait_s += took - op.kernels_s;
+  void at_accelerator(double kernels_s, double memory_s, double link_bytes) {
+    const double missing = std::max(0.0, link_bytes - arrived_) / std::max(l_.bytes_s, 1.0);
+    const double took = std::max(kernels_s, missing);
+    cost_.device_s += kernels_s;
+    cost_.device_memory_s += memory_s;
+    cost_.wait_s += took - kernels_s;
     cost_.compute_s += took;
-    if (!streams_) return;
-    const double all = arrived_ + l_.bytes_s * took - op.link_bytes;
+    if (streams_) arrive(took, l_.bytes_s * took, link_bytes);
+  }
+
+  // Rows at both sites, of which the accelerator's, and what it has of the op beside, may have to arrive; then the
+  // rest.
+  void at_both(const OpCost& op) {
+    const double host = host_seconds(op.host_rows_s, l_.ahead_bytes - arrived_ + op.link_bytes);
+    const double rate = l_.bytes_s * l_.beside, missing = std::max(0.0, op.link_bytes - arrived_);
+    const double waited =
+        missing <= rate * host ? missing / std::max(rate, 1.0) : host + (missing - rate * host) / l_.bytes_s;
+    const double took = std::max({host, op.device_rows_s, waited});
+    cost_.host_s += host;
+    cost_.host_memory_s += host;
+    cost_.device_s += op.device_rows_s;
+    cost_.device_memory_s += op.device_rows_s;
+    cost_.wait_s += took - std::max(host, op.device_rows_s);
+    cost_.compute_s += took;
+    if (streams_) arrive(took, rate * host + l_.bytes_s * (took - host), op.link_bytes);
+    if (op.site == host_site) at_host(op.kernels_s, op.memory_s);
+    else at_accelerator(op.kernels_s, op.memory_s, 0);
+  }
+
+  // In `seconds` the link brings so many bytes at most, while others are used.
+  void arrive(double seconds, double bytes, double used) {
+    const double all = arrived_ + bytes - used;
     arrived_ = std::clamp(all, 0.0, l_.ahead_bytes);
-    cost_.link_s += took - std::max(0.0, all - l_.ahead_bytes) / l_.bytes_s;
+    cost_.link_s += seconds - std::max(0.0, all - l_.ahead_bytes) / l_.bytes_s;
   }
 
   const LinkLane& l_;
@@ -267,7 +295,7 @@ std::vector<OpCost> placed_ops(const Graph& g, const Machine& machine, const Pla
   for (uint8_t site = 0; site < plan.numerics.sites.size(); ++site)
     at.push_back(op_costs(g, machine, plan, site, n_tokens, depth));
   std::vector<OpCost> ops;
-  for (size_t i = 0; i < g.ops.size(); ++i) ops.push_back(at[placement.op_site[i]][i]);
+  for (size_t i = 0; i < g.ops.size(); ++i) ops.push_back(placed_cost(g, placement, i, at));
   if (at.size() == 1) return ops;
   add_hand_overs(g, placement, lane, n_tokens, ops);
   for (uint8_t site = 1; site < at.size(); ++site)
@@ -293,6 +321,24 @@ double StepCost::seconds() const {
   const double compute = compute_s * compute_slowdown, disk = disk_s * disk_slowdown;
   if (compute <= disk) return compute + disk_s - compute / disk_slowdown;
   return disk + compute_s - disk / compute_slowdown;
+}
+
+OpCost split_cost(const OpCost& home, const OpCost& other, double share) {
+  OpCost cost = home;
+  const double rows = home.divisible_s * share;
+  cost.kernels_s -= home.divisible_s;
+  cost.memory_s = std::max(0.0, cost.memory_s - home.divisible_s);
+  (home.site == host_site ? cost.host_rows_s : cost.device_rows_s) = rows;
+  (home.site == host_site ? cost.device_rows_s : cost.host_rows_s) =
+      other.divisible_s * (1 - share) + other.beside_rows_s;
+  return cost;
+}
+
+OpCost placed_cost(const Graph& graph, const Placement& placement, size_t op, std::span<const std::vector<OpCost>> at) {
+  const OpCost& home = at[placement.op_site[op]][op];
+  const Split split = placement.split(op);
+  if (split.row == 0) return home;
+  return split_cost(home, at[split.site][op], split.row / static_cast<double>(divided_rows(graph, op)));
 }
 
 std::vector<OpCost> op_costs(const Graph& graph, const Machine& machine, const Plan& plan, uint8_t site,
@@ -331,10 +377,10 @@ void add_hand_overs(const Graph& graph, const Placement& placement, const LinkLa
   const auto seconds = [&](uint8_t to, double floats) {
     return lane.call_s + floats * sizeof(float) / (to == host_site ? lane.down_bytes_s : lane.up_bytes_s);
   };
+  std::pair<uint32_t, uint8_t> last = {UINT32_MAX, host_site};
   for (const HandOver& h : hand_overs(graph, placement)) {
-    double& cost = ops[h.op].hand_over_s;
-    if (cost == 0) cost = lane.latency_s;
-    cost += seconds(h.to, static_cast<double>(n_tokens) * h.width);
+    if (std::exchange(last, {h.op, h.to}) != std::pair(h.op, h.to)) ops[h.op].hand_over_s += lane.latency_s;
+    ops[h.op].hand_over_s += seconds(h.to, static_cast<double>(n_tokens) * h.width);
   }
   if (placement.op_site.back() != host_site)
     ops.back().hand_over_s += lane.latency_s + seconds(host_site, graph.n_vocab);
@@ -383,7 +429,7 @@ Prediction predict(const Graph& graph, const Machine& machine, const Plan& plan,
   p.disk_s = decode.disk_s;
   find_bottleneck(decode, plan.numerics.sites.size() > 1, p);
   for (const OpCost& op : placed_ops(graph, machine, plan, lane_of(machine, plan), 1, p.decode_depth))
-    p.op_s.push_back(op.kernels_s + op.hand_over_s);
+    p.op_s.push_back(op.kernels_s + std::max(op.host_rows_s, op.device_rows_s) + op.hand_over_s);
 
   p.prefill_tokens = std::max(1u, std::min(plan.context / 2, 512u));
   p.prefill_tok_s = p.prefill_tokens / prompt_seconds(graph, machine, plan, p.prefill_tokens);

@@ -2,8 +2,8 @@
 // kernels and the measured rates; see docs/architecture.md for the floor times.
 //
 // The kernels of a pass and the hand-overs between sites follow one another, since each op reads what the one before
-// it wrote. Beside them the link brings weights to the accelerator, running ahead by what its staging holds, and the
-// disk reads what the host does not keep.
+// it wrote; of an op that is split both sites' rows are computed at once. Beside them the link brings weights to the
+// accelerator, running ahead by what its staging holds, and the disk reads what the host does not keep.
 #pragma once
 
 #include <span>
@@ -51,9 +51,19 @@ struct OpCost {
   uint8_t site = host_site;
   double kernels_s = 0;
   double memory_s = 0;     // of kernels_s: bound by memory
-  double hand_over_s = 0;  // of what it reads from other sites
+  double hand_over_s = 0;  // of what it reads from other sites, or gathers from them
   double link_bytes = 0;   // of its weights, that come from the host
+  // Of kernels_s: products whose rows can be divided; and what each site does for its rows beside.
+  double divisible_s = 0, beside_rows_s = 0;
+  // Of an op that is split: rows at both sites at once, before kernels_s.
+  double host_rows_s = 0, device_rows_s = 0;
 };
+
+// An op at the site of `home`, which has `share` of the rows that can be divided; the site of `other` has the rest.
+OpCost split_cost(const OpCost& home, const OpCost& other, double share);
+
+// An op as it is placed; `at`: by site, by op what op_costs() says.
+OpCost placed_cost(const Graph& graph, const Placement& placement, size_t op, std::span<const std::vector<OpCost>> at);
 
 // Seconds of the kernels of each op at a site; `plan` gives numerics and weights.
 std::vector<OpCost> op_costs(const Graph& graph, const Machine& machine, const Plan& plan, uint8_t site,

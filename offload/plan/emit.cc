@@ -52,14 +52,22 @@ const std::byte* Executor::activations(const float* x, ActFormat format, uint32_
 
 Status Executor::product(TensorId weights, TensorId bias, const float* x, uint32_t n_rows, float* out,
                          uint32_t out_stride, bool accumulate) {
+  return product_rows(weights, {0, g_.tensor(weights).rows}, bias, x, n_rows, out, out_stride, accumulate);
+}
+
+// Of those rows alone, into their columns of `out`.
+Status Executor::product_rows(TensorId weights, Rows rows, TensorId bias, const float* x, uint32_t n_rows, float* out,
+                              uint32_t out_stride, bool accumulate) {
   const TensorSpec& t = g_.tensor(weights);
   const ActFormat format = at().device->act_format(t.dtype, plan_.numerics.compute);
   const std::byte* acts = activations(x, format, n_rows, t.cols);
   for (const Tile& tile : plan_.movement.weights.of(weights)) {
+    const Rows part = tile.within(rows);
+    if (part.begin == part.end) continue;
     SLUICE_ASSIGN_OR_RETURN(const std::byte* data, at().weights->use(tile, queue()));
-    const float* b = bias.valid() ? vector(bias) + tile.row_begin : nullptr;
-    launch(MatmulCall{data, t.dtype, tile.row_end - tile.row_begin, t.cols, acts, format, n_rows, out + tile.row_begin,
-                      out_stride, b, accumulate, batch_->prompt});
+    const float* b = bias.valid() ? vector(bias) + part.begin : nullptr;
+    launch(MatmulCall{data + (part.begin - tile.row_begin) * t.row_size(), t.dtype, part.end - part.begin, t.cols, acts,
+                      format, n_rows, out + part.begin, out_stride, b, accumulate, batch_->prompt});
     at().weights->used(tile, queue());
     SLUICE_RETURN_IF_ERROR(run_ahead());
   }
@@ -214,14 +222,46 @@ Status Executor::emit(const AttentionOutOp& op) {
 
 // --- FFN, head -------------------------------------------------------------------------------------
 
-Status Executor::emit(const FfnOp& op) {
+// Gate, up and the activation of the rows that the current site has.
+Status Executor::gated(const FfnOp& op) {
+  const Placement& placement = plan_.numerics.placement(batch_->prompt);
+  const Rows rows = rows_at(g_, placement, op_, op.gate, static_cast<uint8_t>(site_));
   const uint32_t width = g_.tensor(op.gate).rows;
-  bring(residual);
   norm(op.norm, op.eps, ws().h, n_tokens_, ws().x);
-  SLUICE_RETURN_IF_ERROR(product(op.gate, {}, ws().x, n_tokens_, ws().gate, width, false));
-  SLUICE_RETURN_IF_ERROR(product(op.up, {}, ws().x, n_tokens_, ws().up, width, false));
-  launch(GatedActCall{ws().gate, ws().up, op.activation, n_tokens_, width, ws().gate});
+  SLUICE_RETURN_IF_ERROR(product_rows(op.gate, rows, {}, ws().x, n_tokens_, ws().gate, width, false));
+  SLUICE_RETURN_IF_ERROR(product_rows(op.up, rows, {}, ws().x, n_tokens_, ws().up, width, false));
+  float *gate = ws().gate + rows.begin, *up = ws().up + rows.begin;
+  launch(GatedActCall{gate, up, op.activation, n_tokens_, rows.end - rows.begin, gate, width});
   at().acts_of = nullptr;
+  return {};
+}
+
+// Both sites get the residual stream before either has work, for which a hand-over would wait. The host comes first: it
+// can begin, while to enqueue an accelerator's part may mean to wait for room among what streams.
+Status Executor::gated_at_both(const FfnOp& op, const Split& split) {
+  const uint32_t home = site_, other = split.site, width = g_.tensor(op.gate).rows;
+  for (const uint32_t site : {home, other}) {
+    site_ = site;
+    bring(residual);
+  }
+  for (const uint32_t site : {std::min(home, other), std::max(home, other)}) {
+    site_ = site;
+    SLUICE_RETURN_IF_ERROR(gated(op));
+    if (site == host_site) queue().signal();  // so that it does begin
+  }
+  site_ = home;
+  send({&Workspace::gate, split.row, width - split.row, width}, other, home);
+  return {};
+}
+
+Status Executor::emit(const FfnOp& op) {
+  const Split split = plan_.numerics.placement(batch_->prompt).split(op_);
+  if (split.row != 0) {
+    SLUICE_RETURN_IF_ERROR(gated_at_both(op, split));
+  } else {
+    bring(residual);
+    SLUICE_RETURN_IF_ERROR(gated(op));
+  }
   const bool normed = op.post_norm.valid();
   float* out = normed ? ws().x : ws().h;
   SLUICE_RETURN_IF_ERROR(product(op.down, {}, ws().gate, n_tokens_, out, g_.hidden_size, !normed));

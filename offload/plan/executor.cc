@@ -163,10 +163,11 @@ bool Executor::recordable() const {
   const std::vector<BatchToken>& tokens = batch_->tokens;
   if (batch_->prompt || tokens.size() > few_tokens || std::none_of(tokens.begin(), tokens.end(), wants)) return false;
   if (!batch_->tap_layers.empty() || experts_ != nullptr) return false;
-  const std::vector<uint8_t>& sites = plan_.numerics.decode.op_site;
-  const uint8_t site = sites.front();
+  const Placement& decode = plan_.numerics.decode;
+  const uint8_t site = decode.op_site.front();
+  for (uint8_t other = 0; other < sites_.size(); ++other)
+    if (other != site && decode.computes(other)) return false;
   return sites_[site].queue().can_record() && plan_.movement.sites[site].kv_group_pages == 0 &&
-         std::count(sites.begin(), sites.end(), site) == static_cast<long>(sites.size()) &&
          !sites_[site].weights->streams(false);
 }
 
@@ -217,21 +218,24 @@ void Executor::bring(ValueId id) {
   if (replays_) return;
   Value& value = values_[id];
   if ((value.present & 1u << site_) != 0) return;
-  const auto from = static_cast<uint32_t>(std::countr_zero(value.present));
-  if (from != host_site && site_ != host_site) {
-    hand_over(value, from, host_site);
-    hand_over(value, host_site, site_);
-  } else {
-    hand_over(value, from, site_);
-  }
+  send({value.at, 0, value.width, value.width}, static_cast<uint32_t>(std::countr_zero(value.present)), site_);
   value.present |= 1u << site_;
 }
 
-// One of the two is the host, whose workspace the other one reaches. Whoever wrote over the value's place would
-// have to come after an op that reads it: ops follow one another, so no more than this order is needed.
-void Executor::hand_over(const Value& value, uint32_t from, uint32_t to) {
+// To the same columns there.
+void Executor::send(const Columns& columns, uint32_t from, uint32_t to) {
+  if (from == host_site || to == host_site) return hand_over(columns, from, to);
+  hand_over(columns, from, host_site);
+  hand_over(columns, host_site, to);
+}
+
+// One of the two is the host, whose workspace the other one reaches. Whoever wrote over the place of what is handed
+// over would have to come after an op that reads it: ops follow one another, and of a split op one site waits for the
+// other, so no more than this order is needed.
+void Executor::hand_over(const Columns& c, uint32_t from, uint32_t to) {
   Site &source = sites_[from], &target = sites_[to];
-  const CopyRowsCall copy{source.ws.*value.at, seen_.counting, n_tokens_, value.width, target.ws.*value.at};
+  const CopyRowsCall copy{source.ws.*c.at + c.first, seen_.counting, n_tokens_, c.count,
+                          target.ws.*c.at + c.first, c.stride};
   if (from == host_site) {
     target.queue().wait(source.queue().signal());
     target.queue().launch(copy);

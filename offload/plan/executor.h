@@ -8,7 +8,9 @@
 //
 // Values go from op to op: the residual stream, queries, keys and values, what was attended to. Each is at the
 // site that computed it; where the next op that reads it is at another one, it is handed over: the accelerator
-// of the two reads it from, or writes it to, the host's memory by a kernel on its own queue.
+// of the two reads it from, or writes it to, the host's memory by a kernel on its own queue. An FFN that is split has
+// the residual stream at both of its sites, whose queues then run at once, and what one made of its rows is handed
+// over to the other.
 //
 // Threads: step() by one thread at a time; cancel() by any.
 #pragma once
@@ -85,6 +87,11 @@ class Executor {
     uint32_t present = 0;  // bit s: site s has it
   };
   enum ValueId : uint32_t { residual, queries, keys, values, attended, n_values };
+  // Columns of each token's row of something in a Workspace, rows apart by `stride`.
+  struct Columns {
+    float* Workspace::*at;
+    uint32_t first = 0, count = 0, stride = 0;
+  };
 
   Status check(const Batch& batch) const;
   Status begin(const Batch& batch);
@@ -110,7 +117,8 @@ class Executor {
 
   // Values
   void bring(ValueId value);
-  void hand_over(const Value& value, uint32_t from, uint32_t to);
+  void send(const Columns& columns, uint32_t from, uint32_t to);
+  void hand_over(const Columns& columns, uint32_t from, uint32_t to);
   void made(ValueId value) { values_[value].present = 1u << site_; }
   Site& at() { return sites_[site_]; }
   Workspace& ws() { return at().ws; }
@@ -132,6 +140,10 @@ class Executor {
   const std::byte* activations(const float* x, ActFormat format, uint32_t n_rows, uint32_t cols);
   Status product(TensorId weights, TensorId bias, const float* x, uint32_t n_rows, float* out, uint32_t out_stride,
                  bool accumulate);
+  Status product_rows(TensorId weights, Rows rows, TensorId bias, const float* x, uint32_t n_rows, float* out,
+                      uint32_t out_stride, bool accumulate);
+  Status gated(const FfnOp& op);
+  Status gated_at_both(const FfnOp& op, const Split& split);
   Status find_embedding_rows(const TensorSpec& table, TensorId id);
   KvSpan span(SequenceId id, uint32_t layer, uint32_t first, uint32_t n);
   Status append_to_kv(const AttentionOp& op);

@@ -9,15 +9,23 @@
 namespace sluice::plan {
 namespace {
 
-// each(tile) for the tiles that `site` reads in a pass, in their order.
+// each(tile, rows) for the tiles of which `site` reads rows in a pass, in their order.
 template <class F>
 void for_each_tile(const Graph& graph, const Plan& plan, bool prompt, uint8_t site, F each) {
   const Placement& placement = plan.numerics.placement(prompt);
   for (size_t i = 0; i < graph.ops.size(); ++i) {
-    if (placement.op_site[i] != site) continue;
-    for (const TensorId id : matrices(graph.ops[i]))
-      for (const Tile& tile : plan.movement.weights.of(id)) each(tile);
+    if (placement.op_site[i] != site && placement.split(i).row == 0) continue;
+    for (const TensorId id : matrices(graph.ops[i])) {
+      const Rows rows = rows_at(graph, placement, i, id, site);
+      for (const Tile& tile : plan.movement.weights.of(id))
+        if (const Rows part = tile.within(rows); part.begin < part.end) each(tile, part.end - part.begin);
+    }
   }
+}
+
+bool divisible(const Op& op, TensorId matrix) {
+  const auto* ffn = std::get_if<FfnOp>(&op);
+  return ffn != nullptr && matrix != ffn->down;
 }
 
 // Where the values of a pass are while the ops are walked through; as the Executor has it.
@@ -35,6 +43,11 @@ class Values {
       } else if (std::holds_alternative<AttentionOp>(op)) {
         bring(qkv_, {q, kv, kv});
         made(attended_);
+      } else if (const Split split = p_.split(op_); split.row != 0) {
+        bring(residual_, {g_.hidden_size});
+        bring_to(split.site, residual_, {g_.hidden_size});
+        out_.push_back({static_cast<uint32_t>(op_), split.site, site(), divided_rows(g_, op_) - split.row});
+        made(residual_);
       } else {
         if (op_ != 0) bring(residual_, {g_.hidden_size});
         if (std::holds_alternative<AttentionOutOp>(op)) bring(attended_, {q});
@@ -51,10 +64,11 @@ class Values {
   uint8_t site() const { return p_.op_site[op_]; }
   void made(Where& value) const { value = {1u << site(), site()}; }
   // Of these widths: what goes together is at the same sites.
-  void bring(Where& value, std::initializer_list<uint32_t> widths) {
-    if ((value.present >> site() & 1) != 0) return;
-    for (const uint32_t width : widths) out_.push_back({static_cast<uint32_t>(op_), value.made_at, site(), width});
-    value.present |= 1u << site();
+  void bring(Where& value, std::initializer_list<uint32_t> widths) { bring_to(site(), value, widths); }
+  void bring_to(uint8_t to, Where& value, std::initializer_list<uint32_t> widths) {
+    if ((value.present >> to & 1) != 0) return;
+    for (const uint32_t width : widths) out_.push_back({static_cast<uint32_t>(op_), value.made_at, to, width});
+    value.present |= 1u << to;
   }
 
   const Graph& g_;
@@ -65,6 +79,34 @@ class Values {
 };
 
 }  // namespace
+
+bool Placement::computes(uint8_t site) const {
+  const auto has = [site](const Split& split) { return split.row != 0 && split.site == site; };
+  return std::count(op_site.begin(), op_site.end(), site) > 0 || std::any_of(splits.begin(), splits.end(), has);
+}
+
+Rows rows_at(const Graph& graph, const Placement& placement, size_t op, TensorId matrix, uint8_t site) {
+  const uint32_t all = graph.tensor(matrix).rows;
+  const bool home = placement.op_site[op] == site;
+  const Split split = placement.split(op);
+  if (split.row == 0 || !divisible(graph.ops[op], matrix)) return {0, home ? all : 0};
+  if (home) return {0, split.row};
+  return split.site == site ? Rows{split.row, all} : Rows();
+}
+
+uint32_t divided_rows(const Graph& graph, size_t op) { return graph.tensor(std::get<FfnOp>(graph.ops[op]).gate).rows; }
+
+std::vector<uint32_t> split_rows(const Graph& graph, const WeightMap& weights, size_t op) {
+  std::vector<uint32_t> rows;
+  const auto* ffn = std::get_if<FfnOp>(&graph.ops[op]);
+  if (ffn == nullptr) return rows;
+  const auto up = weights.of(ffn->up);
+  for (const Tile& tile : weights.of(ffn->gate))
+    if (tile.row_begin != 0 &&
+        std::any_of(up.begin(), up.end(), [&](const Tile& other) { return other.row_begin == tile.row_begin; }))
+      rows.push_back(tile.row_begin);
+  return rows;
+}
 
 std::vector<HandOver> hand_overs(const Graph& graph, const Placement& placement) {
   std::vector<HandOver> out;
@@ -79,16 +121,18 @@ std::string Numerics::hash() const {
     text += " |";
     for (const uint8_t site : *list) text += " " + sites[site];
   }
+  for (const Placement* placement : {&decode, &prompt})
+    for (size_t op = 0; op < placement->splits.size(); ++op)
+      if (const Split split = placement->splits[op]; split.row != 0)
+        text +=
+            fmt::format(" | {}{} from {} {}", placement == &prompt ? "prompt " : "", op, split.row, sites[split.site]);
   for (const std::string& library : libraries) text += " | " + library;
   uint64_t h = 0xcbf29ce484222325;  // FNV-1a
   for (const char c : text) h = (h ^ static_cast<uint8_t>(c)) * 0x100000001b3;
   return fmt::format("{:016x}", h);
 }
 
-bool Plan::computes(uint8_t site) const {
-  const auto has = [site](const Placement& p) { return std::count(p.op_site.begin(), p.op_site.end(), site) > 0; };
-  return has(numerics.decode) || has(numerics.prompt);
-}
+bool Plan::computes(uint8_t site) const { return numerics.decode.computes(site) || numerics.prompt.computes(site); }
 
 uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site) {
   Workspace unused;
@@ -126,14 +170,14 @@ uint32_t block_count(const Graph& graph, const Plan& plan) {
 
 std::vector<uint32_t> block_uses(const Graph& graph, const Plan& plan, bool prompt, uint8_t site) {
   std::vector<uint32_t> uses(plan.movement.weights.blocks.size(), 0);
-  for_each_tile(graph, plan, prompt, site, [&](const Tile& tile) { ++uses[tile.block]; });
+  for_each_tile(graph, plan, prompt, site, [&](const Tile& tile, uint32_t) { ++uses[tile.block]; });
   return uses;
 }
 
 std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site) {
   std::vector<uint32_t> order;
   std::vector<bool> seen = plan.movement.sites[site].resident;
-  for_each_tile(graph, plan, prompt, site, [&](const Tile& tile) {
+  for_each_tile(graph, plan, prompt, site, [&](const Tile& tile, uint32_t) {
     if (!seen[tile.block]) order.push_back(tile.block);
     seen[tile.block] = true;
   });
@@ -145,14 +189,13 @@ Traffic traffic(const Graph& graph, const Plan& plan, bool prompt) {
   Traffic t;
   t.computed_bytes.assign(m.sites.size(), 0);
   t.link_bytes.assign(m.sites.size(), 0);
-  uint32_t last = UINT32_MAX;
+  std::pair<uint32_t, uint8_t> last = {UINT32_MAX, 0};
   for (const HandOver& h : hand_overs(graph, plan.numerics.placement(prompt)))
-    t.hand_overs += std::exchange(last, h.op) != h.op;
+    t.hand_overs += std::exchange(last, {h.op, h.to}) != std::pair(h.op, h.to);
   std::vector<bool> in_memory = plan.host().resident;  // or read before in this pass
   for (uint8_t site = 0; site < m.sites.size(); ++site) {
-    for_each_tile(graph, plan, prompt, site, [&](const Tile& tile) {
-      const TensorSpec& tensor = graph.tensor(tile.tensor);
-      t.computed_bytes[site] += (tile.row_end - tile.row_begin) * tensor.row_size();
+    for_each_tile(graph, plan, prompt, site, [&](const Tile& tile, uint32_t rows) {
+      t.computed_bytes[site] += rows * graph.tensor(tile.tensor).row_size();
     });
     for (const uint32_t block : streamed_blocks(graph, plan, prompt, site)) {
       if (site != host_site) t.link_bytes[site] += m.weights.blocks[block].bytes;

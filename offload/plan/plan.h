@@ -19,11 +19,29 @@ namespace sluice::plan {
 
 inline constexpr uint8_t host_site = 0;
 
+// An FFN that two sites compute at once: rows of its gate and up from `row` on, where a tile of each begins, and their
+// activation, at `site`, which hands them over to the op's own site; that has the rows before and all of down.
+struct Split {
+  uint32_t row = 0;  // 0: the op is not split
+  uint8_t site = host_site;
+  bool operator==(const Split&) const = default;
+};
+
 // Which site computes each op, in steps of a kind.
 struct Placement {
   std::vector<uint8_t> op_site;  // by op
+  std::vector<Split> splits;     // by op; or empty: none is split
+  Split split(size_t op) const { return op < splits.size() ? splits[op] : Split(); }
+  bool computes(uint8_t site) const;  // some op, or rows of one
   bool operator==(const Placement&) const = default;
 };
+
+// The rows of a matrix of op `op` that `site` computes: all, none, or a part where the op is split.
+Rows rows_at(const Graph& graph, const Placement& placement, size_t op, TensorId matrix, uint8_t site);
+// Of a split op: rows that its sites divide.
+uint32_t divided_rows(const Graph& graph, size_t op);
+// Where an FFN may be split: rows at which tiles of its gate and of its up begin. Empty for other ops.
+std::vector<uint32_t> split_rows(const Graph& graph, const WeightMap& weights, size_t op);
 
 struct Numerics {
   Compute compute = Compute::fast;
@@ -72,7 +90,7 @@ struct Traffic {
   uint64_t disk_bytes = 0;               // payload read from disk
   std::vector<uint64_t> computed_bytes;  // by site: payload that its products read from its memory
   std::vector<uint64_t> link_bytes;      // by site: payload copied to it from the host
-  uint32_t hand_overs = 0;               // ops before which something goes from one site to another
+  uint32_t hand_overs = 0;               // times that work goes on where something from another site has to come first
 };
 
 // How long a prompt takes, as tokens per second.
@@ -91,7 +109,7 @@ struct Prediction {
   double bottleneck_share = 0;
   uint32_t decode_depth = 0;        // tokens held meanwhile
   std::vector<PromptRate> prefill;  // of several lengths that the context holds
-  std::vector<double> op_s;         // by op: kernels and hand-overs of one decoded token
+  std::vector<double> op_s;  // by op: kernels and hand-overs of one decoded token, of a split one the longer part
 };
 
 struct Plan {
@@ -106,7 +124,7 @@ struct Plan {
   uint64_t kv_arena_bytes(size_t site) const { return movement.sites[site].kv_pages * movement.page_slot_bytes; }
 };
 
-// A value that an op reads and that is at another site: `width` floats of each token.
+// A value that an op reads and that is at another site, or its rows of a split op: `width` floats of each token.
 struct HandOver {
   uint32_t op = 0;
   uint8_t from = 0, to = 0;

@@ -193,6 +193,7 @@ class Hybrid {
     for (const uint32_t step : steps_) look_at(weights, step);
     for (const uint64_t tile : tile_sizes)
       if (tile >= searched_tile() / 4 || !best_) try_tile(tile);
+    if (split_ && (!best_ || split_seconds_ < best_seconds_ * (1 - least_gain))) best_ = std::move(split_);
     if (!best_) {
       SLUICE_ASSIGN_OR_RETURN(best_, sparing(shortage));
     }
@@ -222,10 +223,10 @@ class Hybrid {
   // The whole search for the first step size that fits; the others start from what it found.
   void look_at(const WeightMap& weights, uint32_t step) {
     const Search search(g_, machine_, r_, weights, step);
-    const auto found = found_.empty() ? search.run() : search.run_from(found_.front().second);
-    if (found) found_.emplace_back(step, *found);
+    const auto found = found_.empty() ? search.run() : search.run_from(found_.front().whole);
+    if (found) found_.push_back({step, *found, search.split(*found)});
     std::stable_sort(found_.begin(), found_.end(),
-                     [](const auto& a, const auto& b) { return a.second.seconds < b.second.seconds; });
+                     [](const auto& a, const auto& b) { return a.whole.seconds < b.whole.seconds; });
   }
 
   // Nothing new where no matrix is as large as the tile.
@@ -235,15 +236,20 @@ class Hybrid {
     const WeightMap weights = cut(g_, tile);
     if (std::exchange(blocks_, weights.blocks.size()) == weights.blocks.size()) return;
     for (size_t i = 0; i < std::min(tried, found_.size()); ++i) {
-      const auto& [step, found] = found_[i];
-      const Reserve reserve{step, found.ahead_bytes, host_ahead(r_.ram_budget)};
-      auto plan = arrange(g_, machine_, r_, weights, found.places, reserve);
-      if (!plan.ok()) continue;
-      const double seconds = request_seconds(g_, machine_, *plan, r_.depth);
-      if (best_ && best_seconds_ <= seconds) continue;
-      best_ = std::move(*plan);
-      best_seconds_ = seconds;
+      const OfStep& of_step = found_[i];
+      try_places(weights, of_step.step, of_step.whole, best_, best_seconds_);
+      if (of_step.split) try_places(weights, of_step.step, *of_step.split, split_, split_seconds_);
     }
+  }
+  void try_places(const WeightMap& weights, uint32_t step, const Found& found, std::optional<Plan>& best,
+                  double& best_seconds) const {
+    const Reserve reserve{step, found.ahead_bytes, host_ahead(r_.ram_budget)};
+    auto plan = arrange(g_, machine_, r_, weights, found.places, reserve);
+    if (!plan.ok()) return;
+    const double seconds = request_seconds(g_, machine_, *plan, r_.depth);
+    if (best && best_seconds <= seconds) return;
+    best = std::move(*plan);
+    best_seconds = seconds;
   }
 
   // The least there is: everything streams through the accelerator, and KV lies there, or else with the host.
@@ -264,14 +270,21 @@ class Hybrid {
     return arrange(g_, machine_, r_, weights, places, reserve, &shortage);
   }
 
+  // What was found for a step size: with whole ops, and with some that are split where that is faster.
+  struct OfStep {
+    uint32_t step = 0;
+    Found whole;
+    std::optional<Found> split;
+  };
+
   const Graph& g_;
   const Machine& machine_;
   const PlanRequest& r_;
   std::vector<uint32_t> steps_;
-  std::vector<std::pair<uint32_t, Found>> found_;  // with step sizes, the best first
-  size_t blocks_ = 0;                              // of the cut that was tried last
-  std::optional<Plan> best_;
-  double best_seconds_ = 0;
+  std::vector<OfStep> found_;         // the best first
+  size_t blocks_ = 0;                 // of the cut that was tried last
+  std::optional<Plan> best_, split_;  // of whole ops, of split ones
+  double best_seconds_ = 0, split_seconds_ = 0;
 };
 
 // `least` is the budget that works, where it is too small.

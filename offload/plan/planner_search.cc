@@ -7,9 +7,6 @@
 namespace sluice::plan {
 namespace {
 
-// Moves that gain less are not made: sums do not tell that well, and evenness, which the families have, forgives what
-// they do not foresee.
-constexpr double least_gain = 2e-3;
 constexpr double impossible = std::numeric_limits<double>::infinity();
 
 // `count` of n, evenly.
@@ -76,7 +73,7 @@ void Search::find_layers() {
     if (std::holds_alternative<AttentionInOp>(op)) l.in = i;
     if (std::holds_alternative<AttentionOp>(op)) l.attention = i;
     if (std::holds_alternative<AttentionOutOp>(op)) l.out = i;
-    if (std::holds_alternative<FfnOp>(op)) l.ffn = i;
+    if (std::holds_alternative<FfnOp>(op)) l.ffn = i, l.rows = split_rows(g_, shell_.movement.weights, i);
   }
 }
 
@@ -98,6 +95,10 @@ void Search::tabulate(const Machine& machine) {
     bytes_[b.first_op] += static_cast<double>(b.slot_bytes);
     weights_ += static_cast<double>(b.slot_bytes);
   }
+  divisible_.assign(g_.ops.size(), 0);
+  for (const Layer& l : layers_)
+    if (const auto* ffn = std::get_if<FfnOp>(&g_.ops[l.ffn]))
+      divisible_[l.ffn] = static_cast<double>(g_.tensor(ffn->gate).extent.bytes + g_.tensor(ffn->up).extent.bytes);
   largest_ = largest_block(shell_.movement.weights);
 }
 
@@ -111,16 +112,14 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
 
   // The accelerator's memory
   double decode_bytes = 0, all_bytes = 0, pinned_bytes = 0;
-  bool uses[2] = {false, false};
   for (size_t i = 0; i < bytes_.size(); ++i) {
-    const bool decodes = places.decode.op_site[i] != host_site, prompts = places.prompt.op_site[i] != host_site;
-    decode_bytes += decodes ? bytes_[i] : 0;
+    const double decodes = bytes_at_accelerator(places.decode, i), prompts = bytes_at_accelerator(places.prompt, i);
+    decode_bytes += decodes;
     pinned_bytes += !r_.pinned.empty() && r_.pinned[i] == accelerator_site ? bytes_[i] : 0;
-    all_bytes += decodes || prompts ? bytes_[i] : 0;
-    uses[0] = uses[0] || !decodes || !prompts;
-    uses[1] = uses[1] || decodes || prompts;
+    all_bytes += std::max(decodes, prompts);
   }
-  if (!uses[1]) return impossible;  // a plan for the CPU alone is another matter
+  const auto uses = [&](uint8_t site) { return places.decode.computes(site) || places.prompt.computes(site); };
+  if (!uses(accelerator_site)) return impossible;  // a plan for the CPU alone is another matter
   double vram = static_cast<double>(accelerator.budget) - static_cast<double>(total(accelerator.fixed)) -
                 static_cast<double>(accelerator.scratch_bytes + vectors_ + workspace_[1]) -
                 layer_kv * (g_.n_layers - at_host);
@@ -131,8 +130,9 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
 
   // The host's
   const HostKv host = host_kv(r_, at_host, shell_.workspace.tokens);
-  double ram = static_cast<double>(r_.ram_budget) - static_cast<double>(total(r_.fixed)) -
-               static_cast<double>(tables_ + (uses[0] ? workspace_[0] + vectors_ : 0) + passing_bytes(largest_));
+  double ram =
+      static_cast<double>(r_.ram_budget) - static_cast<double>(total(r_.fixed)) -
+      static_cast<double>(tables_ + (uses(host_site) ? workspace_[0] + vectors_ : 0) + passing_bytes(largest_));
   const double wanted = weights_ - kept - prompt_kept;
   double kv_pages = static_cast<double>(host.whole);
   if (ram < kv_pages * page + wanted) ram -= static_cast<double>(staging_for(host_ahead(r_.ram_budget), largest_));
@@ -152,9 +152,10 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
     const double rest = all_bytes - decode_bytes, of_rest = rest > 0 ? 1 - prompt_kept / rest : 0;
     std::vector<OpCost> ops(g_.ops.size());
     for (size_t i = 0; i < ops.size(); ++i) {
-      ops[i] = costs[placement.op_site[i]][i];
-      if (placement.op_site[i] == host_site) continue;
-      ops[i].link_bytes = bytes_[i] * (places.decode.op_site[i] != host_site ? of_decode : of_rest);
+      ops[i] = placed_cost(g_, placement, i, costs);
+      const double there = bytes_at_accelerator(placement, i);
+      const double decodes = std::min(there, bytes_at_accelerator(places.decode, i));
+      ops[i].link_bytes = decodes * of_decode + (there - decodes) * of_rest;
     }
     add_hand_overs(g_, placement, lane, prompt ? prompt_step_ : 1, ops);
     StepCost cost = pass_cost(ops, lane);
@@ -164,11 +165,21 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
   return typical_.answer * seconds(false) + seconds(true) * typical_.prompt / prompt_step_;
 }
 
+// Slots of the weights of an op that the accelerator computes with.
+double Search::bytes_at_accelerator(const Placement& placement, size_t op) const {
+  const bool home = placement.op_site[op] == accelerator_site;
+  const Split split = placement.split(op);
+  if (split.row == 0) return home ? bytes_[op] : 0;
+  const double before = divisible_[op] * split.row / divided_rows(g_, op);
+  return home ? bytes_[op] - divisible_[op] + before : divisible_[op] - before;
+}
+
 void Search::place_prompt(Places& p, bool streamed) const {
   pin(r_, p);
   p.decode.op_site.front() = p.decode.op_site[1];
   p.prompt = p.decode;
   if (!streamed) return;
+  p.prompt.splits.clear();
   for (size_t i = 0; i < g_.ops.size(); ++i)
     if (!std::holds_alternative<AttentionOp>(g_.ops[i])) p.prompt.op_site[i] = accelerator_site;
 }
@@ -240,10 +251,19 @@ std::vector<Found> Search::families() const {
 }
 
 bool Search::try_move(Found& best, std::initializer_list<uint32_t> ops, uint8_t site) const {
-  const std::vector<uint8_t>& now = best.places.decode.op_site;
-  if (std::all_of(ops.begin(), ops.end(), [&](uint32_t op) { return now[op] == site; })) return false;
+  const Placement& now = best.places.decode;
+  const auto there = [&](uint32_t op) { return now.op_site[op] == site && now.split(op).row == 0; };
+  if (std::all_of(ops.begin(), ops.end(), there)) return false;
   Places places = best.places;
-  for (const uint32_t op : ops) places.decode.op_site[op] = site;
+  for (const uint32_t op : ops) {
+    places.decode.op_site[op] = site;
+    if (!places.decode.splits.empty()) places.decode.splits[op] = {};
+  }
+  return try_places(best, std::move(places));
+}
+
+// Where decoding is as it is there, and prompts follow.
+bool Search::try_places(Found& best, Places places) const {
   place_prompt(places, best.prompt_streams);
   const double seconds = weigh(places, best.ahead_bytes);
   if (!(seconds < best.seconds * (1 - least_gain))) return false;
@@ -272,6 +292,7 @@ std::optional<Found> Search::improve(Found best, int rounds) const {
         try_move(best, {l.in, l.out}, site);
         try_move(best, {l.attention}, site);
         try_move(best, {l.ffn}, site);
+        if (!best.places.decode.splits.empty()) try_splits(best, l);
         if (!small()) continue;  // of many layers one op matters too little
         try_move(best, {l.in}, site);
         try_move(best, {l.out}, site);
@@ -292,6 +313,90 @@ std::optional<Found> Search::best_of(const std::vector<Found>& starts, int round
     if (found && (!best || found->seconds < best->seconds)) best = found;
   }
   return best;
+}
+
+// --- splits
+
+bool Search::may_split(const Layer& layer) const {
+  return !layer.rows.empty() && (r_.pinned.empty() || r_.pinned[layer.ffn] == any_site);
+}
+
+// q*: the part of the bytes that the link brings while the CPU reads the others.
+double Search::link_share(uint32_t ffn) const {
+  const double link = lane_.bytes_s * lane_.beside;
+  const double host = divisible_[ffn] / decode_[host_site][ffn].divisible_s * lane_.host_beside;
+  return link / (link + host);
+}
+
+// A tile more or less at each site; or the FFN, where it is whole, divided by the link's share.
+void Search::try_splits(Found& best, const Layer& layer) const {
+  if (!may_split(layer)) return;
+  const auto divide = [&](uint8_t home, uint32_t row) {
+    Places places = best.places;
+    places.decode.op_site[layer.ffn] = home;
+    places.decode.splits[layer.ffn] = {row, home == host_site ? accelerator_site : host_site};
+    try_places(best, std::move(places));
+  };
+  const Split now = best.places.decode.splits[layer.ffn];
+  if (now.row == 0) {
+    const double q = link_share(layer.ffn), rows = divided_rows(g_, layer.ffn);
+    divide(accelerator_site, nearest(layer.rows, static_cast<uint32_t>(q * rows)));
+    return divide(host_site, nearest(layer.rows, static_cast<uint32_t>((1 - q) * rows)));
+  }
+  const uint8_t home = best.places.decode.op_site[layer.ffn];
+  const auto at = std::find(layer.rows.begin(), layer.rows.end(), now.row);
+  if (at != layer.rows.begin()) divide(home, *(at - 1));
+  if (at + 1 != layer.rows.end()) divide(home, *(at + 1));
+}
+
+// `count` FFNs, evenly, with all together `share` of their rows at the host; the others on the accelerator.
+Found Search::divided(const Found& whole, uint32_t count, double share) const {
+  Found found = whole;
+  Placement& decode = found.places.decode;
+  decode.splits.assign(g_.ops.size(), {});
+  const std::vector<bool> chosen = spread(count, static_cast<uint32_t>(layers_.size()));
+  double carried = 0;  // rows that the host was to have, and has not
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& l = layers_[i];
+    if (!may_split(l)) continue;
+    decode.op_site[l.ffn] = accelerator_site;
+    if (!chosen[i]) continue;
+    const double rows = divided_rows(g_, l.ffn), wanted = rows * share + carried;
+    const double nearly = std::clamp(rows - wanted, 0.0, rows);
+    uint32_t row = nearest(l.rows, static_cast<uint32_t>(nearly));
+    if (rows - nearly < (rows - l.rows.back()) / 2) row = 0;
+    carried = wanted - (row != 0 ? rows - row : 0);
+    if (row != 0) decode.splits[l.ffn] = {row, host_site};
+  }
+  settle(found);
+  return found;
+}
+
+std::optional<Found> Search::split(const Found& whole) const {
+  constexpr double coarse = 1 / 16.0, fine = 1 / 128.0;
+  std::optional<Found> best;
+  const auto look_at = [&](uint32_t count, double share) {
+    Found found = divided(whole, count, share);
+    if (found.seconds == impossible || (best && best->seconds <= found.seconds)) return false;
+    best = std::move(found);
+    return true;
+  };
+  const auto n = static_cast<uint32_t>(layers_.size());
+  for (const uint32_t count : shares(n, 4)) {
+    if (count == 0) continue;
+    double at = 0;
+    for (double share = coarse; share < 1; share += coarse)
+      if (look_at(count, share)) at = share;
+    for (double step = coarse / 2; at > 0 && step >= fine; step /= 2)
+      for (const double share : {at - step, at + step})
+        if (look_at(count, share)) at = share;
+  }
+  Found start = whole;  // and from there layer by layer
+  start.places.decode.splits.assign(g_.ops.size(), {});
+  std::vector<Found> starts = {std::move(start)};
+  if (best) starts.push_back(std::move(*best));
+  best = best_of(starts, 2);
+  return best && best->seconds < whole.seconds * (1 - least_gain) ? best : std::nullopt;
 }
 
 std::optional<Found> Search::run() const {

@@ -4,6 +4,10 @@
 // is counted in sums. The search begins from families that people know (all layers on the accelerator, the last k or
 // every other on the host, attention here and FFN there, KV where there is room), and improves the best of them layer
 // by layer and then op by op.
+//
+// What is found so has whole ops. From there a second search divides FFNs, so that CPU and link, or CPU and
+// accelerator, work at once within a layer: of some layers evenly, then layer by layer, beginning with the share of the
+// bytes that the link brings while the CPU reads the others.
 #pragma once
 
 #include <optional>
@@ -12,6 +16,10 @@
 #include "offload/plan/planner_sites.h"
 
 namespace sluice::plan {
+
+// Moves that gain less are not made: sums do not tell that well, and evenness, which the families have, forgives what
+// they do not foresee. Nor are splits.
+inline constexpr double least_gain = 2e-3;
 
 struct Found {
   Places places;
@@ -29,11 +37,14 @@ class Search {
   // From scratch, or from what was found for another step size. Empty where no placement fits the budgets.
   std::optional<Found> run() const;
   std::optional<Found> run_from(const Found& other) const;
+  // With FFNs that are split, where that takes less time than `whole` by more than the least gain.
+  std::optional<Found> split(const Found& whole) const;
 
  private:
-  // Where the ops of a layer are.
+  // Where the ops of a layer are, and where its FFN may be split.
   struct Layer {
     uint32_t in = 0, attention = 0, out = 0, ffn = 0;
+    std::vector<uint32_t> rows;
   };
   // A member of a family: how many layers have each sub-layer on the host, and how they lie.
   struct Counts {
@@ -50,7 +61,13 @@ class Search {
   void settle(Found& found) const;  // embed, prompt and seconds of found.places.decode
   void place_prompt(Places& places, bool streamed) const;
   double weigh(const Places& places, uint64_t ahead_bytes) const;
+  bool try_places(Found& best, Places places) const;
   bool try_move(Found& best, std::initializer_list<uint32_t> ops, uint8_t site) const;
+  void try_splits(Found& best, const Layer& layer) const;
+  bool may_split(const Layer& layer) const;
+  double link_share(uint32_t ffn) const;
+  Found divided(const Found& whole, uint32_t count, double share) const;
+  double bytes_at_accelerator(const Placement& placement, size_t op) const;
   std::vector<Found> families() const;
   std::vector<uint64_t> distances() const;
 
@@ -63,6 +80,7 @@ class Search {
   LinkLane lane_;
   std::vector<Layer> layers_;
   std::vector<double> bytes_;                  // by op: slots of its weights
+  std::vector<double> divisible_;              // of them those of rows that a split divides
   std::vector<OpCost> decode_[2], prompt_[2];  // by site, by op
   uint64_t largest_ = 0, vectors_ = 0, workspace_[2] = {0, 0}, tables_ = 0;
   double weights_ = 0;

@@ -12,8 +12,8 @@ class Arrangement {
   Arrangement(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
               const Places& places, const Reserve& reserve)
       : g_(graph), r_(request), reserve_(reserve), plan_(plan_shell(graph, machine, request, reserve.step_tokens)) {
-    plan_.numerics.decode = places.decode;
-    plan_.numerics.prompt = places.prompt;
+    plan_.numerics.decode = at_tiles(places.decode, weights);
+    plan_.numerics.prompt = at_tiles(places.prompt, weights);
     plan_.numerics.kv_site = kv_sites(graph, places.decode);
     plan_.movement.weights = weights;
     largest_ = largest_block(weights);
@@ -35,6 +35,16 @@ class Arrangement {
   }
 
  private:
+  // Splits where tiles begin, as near as they are; none where an op has no such row.
+  Placement at_tiles(Placement placement, const WeightMap& weights) const {
+    for (size_t op = 0; op < placement.splits.size(); ++op) {
+      Split& split = placement.splits[op];
+      if (split.row != 0) split.row = nearest(split_rows(g_, weights, op), split.row);
+      if (split.row == 0) split = {};
+    }
+    return placement;
+  }
+
   const AcceleratorRequest& accelerator() const { return r_.accelerators.front(); }
   const std::vector<WeightBlock>& blocks() const { return plan_.movement.weights.blocks; }
   Holding& host() { return plan_.movement.sites[host_site]; }
@@ -220,8 +230,19 @@ std::vector<uint8_t> kv_sites(const Graph& graph, const Placement& placement) {
 }
 
 void pin(const PlanRequest& r, Places& places) {
-  for (size_t i = 0; i < r.pinned.size(); ++i)
-    if (r.pinned[i] != any_site) places.decode.op_site[i] = r.pinned[i];
+  Placement& decode = places.decode;
+  for (size_t i = 0; i < r.pinned.size(); ++i) {
+    if (r.pinned[i] == any_site) continue;
+    decode.op_site[i] = r.pinned[i];
+    if (i < decode.splits.size()) decode.splits[i] = {};
+  }
+}
+
+uint32_t nearest(const std::vector<uint32_t>& rows, uint32_t row) {
+  const auto apart = [row](uint32_t other) { return other < row ? row - other : other - row; };
+  const auto at =
+      std::min_element(rows.begin(), rows.end(), [&](uint32_t a, uint32_t b) { return apart(a) < apart(b); });
+  return at != rows.end() ? *at : 0;
 }
 
 uint64_t least_staging(uint64_t largest) { return 3 * largest; }

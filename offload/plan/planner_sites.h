@@ -30,7 +30,10 @@ uint64_t host_ahead(uint64_t ram_budget);
 // By layer, of the AttentionOps.
 std::vector<uint8_t> kv_sites(const Graph& graph, const Placement& placement);
 
-// Puts the ops where the request wants them when decoding.
+// That of `rows` which is nearest to `row`; 0 where there is none.
+uint32_t nearest(const std::vector<uint32_t>& rows, uint32_t row);
+
+// Puts the ops where the request wants them when decoding, whole.
 void pin(const PlanRequest& request, Places& places);
 
 // The least that a stream's staging works with, and what it should have (see weight_stream.h).
@@ -68,7 +71,8 @@ struct Shortage {
   uint64_t least = 0;
 };
 
-// The plan with everything but its prediction. `weights` are those of `graph`, cut. over_budget names the flag and the
+// The plan with everything but its prediction. `weights` are those of `graph`, cut; splits go to where tiles begin.
+// over_budget names the flag and the
 // least of it that works with these places, and so does `shortage` where it is given.
 Result<Plan> arrange(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
                      const Places& places, const Reserve& reserve, Shortage* shortage = nullptr);

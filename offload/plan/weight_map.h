@@ -9,6 +9,7 @@
 //   memory single rows are gathered. Where the head is tied to it, the head's tiles are the table's.
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -16,11 +17,21 @@
 
 namespace sluice::plan {
 
+// Rows [begin, end) of a matrix; none where they are equal.
+struct Rows {
+  uint32_t begin = 0, end = 0;
+};
+
 struct Tile {
   TensorId tensor;
   uint32_t row_begin = 0, row_end = 0;
   uint32_t block = 0;   // index into WeightMap::blocks
   uint64_t offset = 0;  // of its first row within the block's payload
+  // Those of `rows` that are its own.
+  Rows within(Rows rows) const {
+    const uint32_t begin = std::max(row_begin, rows.begin);
+    return {begin, std::max(begin, std::min(row_end, rows.end))};
+  }
 };
 
 enum class BlockRole : uint8_t { vector, matrix, expert, table };

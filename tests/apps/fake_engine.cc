@@ -147,7 +147,7 @@ class FakeSession : public Session {
   std::atomic<bool> cancelled_{false};
 };
 
-// Three layers, the FFN of the last one on the CPU.
+// Four layers, the FFN of the third one on the CPU, that of the last one split.
 void add_gpu(PlanReport& plan) {
   const auto weight = [](int layer, const char* name, const char* device) {
     return PlacementReport{
@@ -165,6 +165,14 @@ void add_gpu(PlanReport& plan) {
                          "gpu 0",
                          {1 << 20, 1 << 20},
                          0.5});
+  PlacementReport divided = weight(3, ".ffn_up.weight", "gpu 0");
+  divided.rows = 14336;
+  divided.split = {5120, "cpu"};
+  plan.layers.push_back({"3",
+                         {weight(3, ".attn_q.weight", "gpu 0"), divided, weight(3, ".ffn_down.weight", "gpu 0")},
+                         "gpu 0",
+                         {},
+                         0.25});
   plan.devices.resize(2);
   plan.devices[0].name = "cpu", plan.devices[0].memory = "ram", plan.devices[0].weight_bytes = 20'400'000'000;
   plan.devices[1].name = "gpu 0", plan.devices[1].memory = "vram", plan.devices[1].weight_bytes = 22'100'000'000;

@@ -130,10 +130,14 @@ class Plan(command.Case):
         self.assertEqual(plan["tiers"][1]["link_bytes_per_token"], 1 << 20)
         self.assertEqual(plan["prefill"], [{"n": 64, "tok_s": 640.0}, {"n": 512, "tok_s": 5120.0}])
         self.assertEqual(plan["helps"], [{"what": "8 GiB more VRAM", "decode_tok_s": 42.5}])
+        self.assertNotIn("split", plan["layers"][2]["tensors"][1])
+        self.assertEqual(plan["layers"][3]["tensors"][1]["split"], {"from_row": 5120, "to_row": 14336, "device": "cpu"})
+        self.assertNotIn("prompt_split", plan["layers"][3]["tensors"][1])
         out = self.out("plan", "-m", "gpu")
         lines = [line.split() for line in out.splitlines()]
         self.assertIn("0 to 1 gpu 0 gpu 0 gpu 0 gpu 0 0 B 4.0 MiB 0 B 1.00".split(), lines)
         self.assertIn("2 gpu 0 gpu 0 cpu gpu 0, cpu 1.0 MiB 1.0 MiB 0 B 0.50".split(), lines)
+        self.assertIn("3 gpu 0 gpu 0 rows 0-5120 gpu 0, 5120-14336 cpu gpu 0 0 B 0 B 0 B 0.25".split(), lines)
         self.assertIn("bottleneck: PCIe, busy for 78 % of the token", out)
         self.assertIn("with 8 GiB more VRAM: decode at 42.5 tok/s", out)
 

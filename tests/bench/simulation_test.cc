@@ -3,6 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <optional>
+
 #include "bench/ideal.h"
 #include "bench/shape_graph.h"
 #include "bench/virtual_machine.h"
@@ -182,6 +185,47 @@ TEST_CASE("simulation: the planner's choice is within 5 % of the best of all pla
     CAPTURE(cpu);
     CHECK(of_chosen <= 1.05 * best);
   }
+}
+
+namespace {
+
+// The best plan, as predicted, of whole ops in all their placements.
+plan::Plan best_of_whole(const Graph& g, const Machine& m, const plan::PlanRequest& r, const plan::Plan& like) {
+  const size_t n = g.ops.size() - 1;
+  const plan::Reserve reserve{r.step_tokens, like.movement.sites.back().ahead_bytes, plan::host_ahead(r.ram_budget)};
+  const plan::WeightMap weights = plan::cut(g, like.movement.weights.max_tile_bytes);
+  std::optional<plan::Plan> best;
+  for (uint32_t bits = 1; bits < 1u << n; ++bits) {
+    plan::Places places;
+    for (size_t i = 0; i <= n; ++i) places.decode.op_site.push_back(i == 0 ? bits & 1 : bits >> (i - 1) & 1);
+    places.prompt = places.decode;
+    auto p = plan::arrange(g, m, r, weights, places, reserve);
+    if (!p.ok()) continue;
+    p->prediction = plan::predict(g, m, *p, 0);
+    if (!best || p->prediction.decode_tok_s > best->prediction.decode_tok_s) best = std::move(*p);
+  }
+  REQUIRE(best);
+  return *best;
+}
+
+}  // namespace
+
+TEST_CASE("simulation: FFNs that are split make a token faster by what is predicted") {
+  const Graph g = graph_of(shape_of(2));
+  plan::PlanRequest r = request_of(45 * MiB);
+  r.step_tokens = 64;
+  // A CPU and a link of the same speed, few layers: whole sub-layers leave one of the two idle.
+  const Machine m = machine_of(8, 40, 8);
+  const plan::Plan split = planned(g, m, r), whole = best_of_whole(g, m, r, split);
+  const auto& splits = split.numerics.decode.splits;
+  REQUIRE(std::any_of(splits.begin(), splits.end(), [](const plan::Split& s) { return s.row != 0; }));
+  const double with = simulated_decode(g, m, split, 256).seconds, without = simulated_decode(g, m, whole, 256).seconds;
+  CAPTURE(1 / with);
+  CAPTURE(1 / without);
+  CHECK(with < 0.95 * without);
+  const double predicted = whole.prediction.decode_tok_s / split.prediction.decode_tok_s;
+  CHECK(with / without == doctest::Approx(predicted).epsilon(0.05));
+  CHECK(plan::step_cost(g, m, split, 1, 256 + 3).seconds() == doctest::Approx(with).epsilon(0.1));
 }
 
 // What the machine files say of the reference machine, and how near plans come to it.

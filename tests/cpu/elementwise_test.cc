@@ -83,6 +83,25 @@ TEST_CASE("gated_act: same bits on every ISA, in any shares and batch, in place"
     }
 }
 
+TEST_CASE(
+    "gated_act: some columns of rows that are apart, with the bits of the whole, and nothing between is written") {
+  constexpr uint32_t rows = 4, stride = 133;
+  Random random(7);
+  const std::vector<float> gate = random.normals(size_t{rows} * stride, 5), up = random.normals(size_t{rows} * stride);
+  const std::vector<float> want = gated(Isa::scalar, gate, up, Activation::silu, 1, rows);
+  for (const Isa isa : supported_isas())
+    for (const auto& [first, cols] : {std::pair{0u, 16u}, {16u, 117u}, {1u, 63u}})
+      for (uint32_t shares = 1; shares <= 5; ++shares) {
+        std::vector<float> out = gate;
+        run_in_shares(isa, GatedActCall{&out[first], &up[first], Activation::silu, rows, cols, &out[first], stride},
+                      shares);
+        for (size_t i = 0; i < out.size(); ++i) {
+          const bool made = i % stride >= first && i % stride < first + cols;
+          REQUIRE(out[i] == (made ? want[i] : gate[i]));
+        }
+      }
+}
+
 TEST_CASE("copy_rows: any order, repeats, any shares") {
   Random random(7);
   for (const Isa isa : supported_isas())
@@ -93,6 +112,24 @@ TEST_CASE("copy_rows: any order, repeats, any shares") {
         std::vector<float> out(index.size() * cols);
         run_in_shares(isa, CopyRowsCall{x.data(), index.data(), 5, cols, out.data()}, shares);
         for (size_t i = 0; i < out.size(); ++i) REQUIRE(out[i] == x[index[i / cols] * cols + i % cols]);
+      }
+}
+
+TEST_CASE("copy_rows: some columns of rows that are apart, and nothing between them is written") {
+  constexpr uint32_t stride = 97;
+  Random random(9);
+  const std::vector<float> x = random.normals(size_t{9} * stride);
+  const std::vector<uint32_t> index = {8, 0, 3, 3, 5};
+  for (const Isa isa : supported_isas())
+    for (const auto& [first, cols] : {std::pair{0u, 1u}, {16u, 80u}, {31u, 66u}, {0u, stride}})
+      for (uint32_t shares = 1; shares <= 5; ++shares) {
+        std::vector<float> out(index.size() * stride, -7.0f);
+        run_in_shares(isa, CopyRowsCall{&x[first], index.data(), 5, cols, &out[first], stride}, shares);
+        for (size_t i = 0; i < out.size(); ++i) {
+          const size_t col = i % stride;
+          const bool copied = col >= first && col < first + cols;
+          REQUIRE(out[i] == (copied ? x[index[i / stride] * stride + col] : -7.0f));
+        }
       }
 }
 

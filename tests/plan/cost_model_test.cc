@@ -220,6 +220,43 @@ TEST_CASE("cost model: host and link slow each other down while both run, and no
   CHECK(slow.compute_s == doctest::Approx(3 + 0.5));
 }
 
+TEST_CASE("cost model: of a split op the longer part counts, then what its site does alone") {
+  OpCost home = op_at(1, 5), other = op_at(0, 9);
+  home.divisible_s = 4, other.divisible_s = 8, other.beside_rows_s = 0.5;
+  const OpCost split = split_cost(home, other, 0.75);
+  CHECK(split.site == 1);
+  CHECK(split.kernels_s == doctest::Approx(1));
+  CHECK(split.device_rows_s == doctest::Approx(3));
+  CHECK(split.host_rows_s == doctest::Approx(2.5));
+  const StepCost cost = pass_cost(std::vector{split, op_at(0, 2)}, lane_of(1, 0));
+  CHECK(cost.compute_s == doctest::Approx(3 + 1 + 2));
+  CHECK(cost.host_s == doctest::Approx(2.5 + 2));
+  CHECK(cost.device_s == doctest::Approx(3 + 1));
+  CHECK(cost.wait_s == 0);
+  const OpCost back = split_cost(other, home, 0.75);  // at the host
+  CHECK(back.host_rows_s == doctest::Approx(6));
+  CHECK(back.device_rows_s == doctest::Approx(1));
+  CHECK(pass_cost(std::vector{back}, lane_of(1, 0)).compute_s == doctest::Approx(6 + 1));
+}
+
+TEST_CASE("cost model: what streams for a split op comes while the host has its rows") {
+  OpCost op = op_at(1, 0.5, 30);  // 30 bytes at 10 a second
+  op.device_rows_s = 0.5;
+  op.host_rows_s = 2;
+  // Nothing ahead: 3 s, of them 2 beside the host.
+  StepCost cost = pass_cost(std::vector{op}, lane_of(10, 0));
+  CHECK(cost.compute_s == doctest::Approx(3 + 0.5));
+  CHECK(cost.wait_s == doctest::Approx(1));
+  CHECK(cost.link_s == doctest::Approx(3));
+  // While the rest is computed 5 bytes come ahead.
+  cost = pass_cost(std::vector{op}, lane_of(10, 5));
+  CHECK(cost.compute_s == doctest::Approx(2.5 + 0.5));
+  // Both at half their speed while both run: 20 of 30 bytes in the host's 4 s, the others in 1 s.
+  cost = pass_cost(std::vector{op}, lane_of(10, 0, 0.5, 0.5));
+  CHECK(cost.compute_s == doctest::Approx(4 + 1 + 0.5));
+  CHECK(cost.host_s == doctest::Approx(4));
+}
+
 TEST_CASE("cost model: an accelerator without measurements computes at 0.9 of its memory, once a tile is called") {
   const Graph g = small_graph();
   Machine m = machine_with({}, {});

@@ -125,6 +125,22 @@ void check_kv(const Graph& g, const PlanRequest& r, const Plan& p) {
   CHECK((p.movement.spill_bytes == 0) == (p.host().kv_group_pages == 0));
 }
 
+// Where tiles begin, so that none is needed at both sites; and nothing that was pinned.
+int check_splits(const Graph& g, const PlanRequest& r, const Plan& p) {
+  int n = 0;
+  for (const plan::Placement* placement : {&p.numerics.decode, &p.numerics.prompt})
+    for (size_t op = 0; op < placement->splits.size(); ++op) {
+      const plan::Split split = placement->splits[op];
+      if (split.row == 0) continue;
+      ++n;
+      CHECK(split.site == 1 - placement->op_site[op]);
+      const auto rows = plan::split_rows(g, p.movement.weights, op);
+      CHECK(std::count(rows.begin(), rows.end(), split.row) == 1);
+      if (!r.pinned.empty()) CHECK(r.pinned[op] == plan::any_site);
+    }
+  return n;
+}
+
 void check_plan(const Graph& g, const PlanRequest& r, const Plan& p) {
   REQUIRE(p.numerics.sites.size() == p.movement.sites.size());
   REQUIRE(p.numerics.decode.op_site.size() == g.ops.size());
@@ -132,6 +148,7 @@ void check_plan(const Graph& g, const PlanRequest& r, const Plan& p) {
   CHECK(p.host().budget == r.ram_budget);
   for (uint8_t site = 0; site < p.movement.sites.size(); ++site) check_site(g, p, site);
   check_kv(g, r, p);
+  check_splits(g, r, p);
   CHECK(p.numerics.decode.op_site[0] == p.numerics.decode.op_site[1]);
   CHECK(p.numerics.prompt.op_site[0] == p.numerics.prompt.op_site[1]);
   CHECK(p.prediction.decode_tok_s > 0);
@@ -147,7 +164,7 @@ void check_plan(const Graph& g, const PlanRequest& r, const Plan& p) {
 
 TEST_CASE("hybrid planner: random graphs, machines and budgets") {
   Random random(5);
-  int refused = 0, on_cpu = 0, mixed = 0, on_accelerator = 0;
+  int refused = 0, on_cpu = 0, mixed = 0, on_accelerator = 0, splits = 0;
   for (int model_index = 0; model_index < 20; ++model_index) {
     TinyOptions o = small(1 + random.upto(5));
     o.tied = random.upto(2) == 0;
@@ -174,6 +191,7 @@ TEST_CASE("hybrid planner: random graphs, machines and budgets") {
       CAPTURE(model_index);
       CAPTURE(i);
       check_plan(model.graph, r, *p);
+      splits += check_splits(model.graph, r, *p);
       const bool two = p->movement.sites.size() == 2;
       ++(!two ? on_cpu : p->computes(host_site) ? mixed : on_accelerator);
     }
@@ -182,6 +200,7 @@ TEST_CASE("hybrid planner: random graphs, machines and budgets") {
   CHECK(on_cpu > 0);
   CHECK(mixed > 0);
   CHECK(on_accelerator > 0);
+  CHECK(splits > 0);
 }
 
 TEST_CASE("hybrid planner: what fits the accelerator is computed there, and the host holds nothing of it") {
@@ -364,6 +383,48 @@ double best_of_all(const Graph& g, const Machine& machine, const PlanRequest& r)
         }
   }
   return best;
+}
+
+// --- splits
+
+int n_splits(const Plan& p) {
+  return static_cast<int>(std::count_if(p.numerics.decode.splits.begin(), p.numerics.decode.splits.end(),
+                                        [](const plan::Split& split) { return split.row != 0; }));
+}
+
+TEST_CASE("hybrid planner: an FFN is split where that pays, and is better than whole ones") {
+  TinyOptions o = small(2);
+  o.ffn = 8192;
+  const TinyModel model = make_tiny(o);
+  const Graph& g = model.graph;
+  // A CPU and a link of the same speed, a third of the weights in VRAM, and hand-overs that cost next to nothing.
+  const Machine machine = machine_of(10, 100, 10, 0.1);
+  PlanRequest r = request_of(18 * MiB);
+  r.step_tokens = 64;
+  const auto p = make_plan(g, machine, r);
+  REQUIRE_MESSAGE(p.ok(), p.status().message());
+  check_plan(g, r, *p);
+  CHECK(n_splits(*p) > 0);
+  CHECK(seconds(g, machine, r, *p) < 0.97 * best_of_all(g, machine, r));
+
+  SUBCASE("not where hand-overs take longer than what would be gained") {
+    const auto slow = make_plan(g, machine_of(10, 100, 10, 2000), r);
+    REQUIRE(slow.ok());
+    CHECK(n_splits(*slow) == 0);
+  }
+  SUBCASE("not where all fits the accelerator") {
+    const auto all = make_plan(g, machine, request_of(256 * MiB));
+    REQUIRE(all.ok());
+    CHECK(n_splits(*all) == 0);
+  }
+  SUBCASE("not where the FFN was placed by hand") {
+    r.pinned.assign(g.ops.size(), plan::any_site);
+    for (size_t i = 0; i < g.ops.size(); ++i)
+      if (std::holds_alternative<FfnOp>(g.ops[i])) r.pinned[i] = host_site;
+    const auto pinned = make_plan(g, machine, r);
+    REQUIRE_MESSAGE(pinned.ok(), pinned.status().message());
+    CHECK(n_splits(*pinned) == 0);
+  }
 }
 
 TEST_CASE("hybrid planner: within 5 % of the best of all placements") {

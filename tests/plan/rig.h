@@ -39,7 +39,8 @@ struct PlanRigOptions {
   Ranges* ranges = nullptr;
   // Sites. With `placed` there is an accelerator; ops for which it says so are computed there.
   std::function<bool(size_t op, bool prompt)> placed;
-  double device_resident = 1;  // share of its matrices that stays there
+  std::function<uint32_t(size_t op, bool prompt)> split;  // as in PlacementOptions
+  double device_resident = 1;                             // share of its matrices that stays there
   // Routed graphs
   const plan::ExpertPolicy* policy = nullptr;  // with one there is an accelerator
   uint32_t accelerator_experts = 3;

@@ -1,5 +1,6 @@
 // Several sites: an accelerator that computes exactly as the CPU does, so that wherever an op is placed, and
 // whatever is resident, streamed or handed over, the bits are those of the CPU alone.
+#include <atomic>
 #include <random>
 
 #include "tests/plan/rig.h"
@@ -84,9 +85,94 @@ TEST_CASE("sites: random placements, budgets and chunks") {
     PlanRigOptions o = with(placed, static_cast<double>(random() % 5) / 4, static_cast<double>(random() % 5) / 4);
     o.tile_bytes = 4096 << random() % 3;
     o.threads = 1 + random() % 2;
+    if (random() % 2 == 0)
+      o.split = [seed](size_t op, bool prompt) {
+        const uint64_t drawn = std::mt19937_64(seed - 2 * op - prompt)() >> 20;
+        return drawn % 3 == 0 ? 0u : static_cast<uint32_t>(drawn % 96);
+      };
     INFO("seed ", seed);
     CHECK(same_bits(run_once(model, o, 1 + random() % 24), want));
   }
+}
+
+// --- FFNs that two sites compute at once
+
+using RowOf = std::function<uint32_t(size_t op, bool prompt)>;
+
+// Tiles of 16 rows of gate and up, of which there are 96.
+PlanRigOptions with_split(uint32_t row, bool home_there, double resident, double device_resident) {
+  PlanRigOptions o = with([home_there](size_t, bool) { return home_there; }, resident, device_resident);
+  o.tile_bytes = 16 * 68;
+  o.split = [row](size_t, bool) { return row; };
+  return o;
+}
+
+TEST_CASE("sites: an FFN that is split at any tile gives the CPU's bits") {
+  const TinyModel model = model_of(2);
+  const auto want = run_once(model, with({}));
+  {
+    const PlanRig rig(model, with_split(16, true, 1, 1));
+    size_t ffns = 0;
+    for (size_t i = 0; i < model.graph.ops.size(); ++i) {
+      const auto rows = plan::split_rows(model.graph, rig.plan.movement.weights, i);
+      if (rows.empty()) continue;
+      ++ffns;
+      CHECK(rows == std::vector<uint32_t>{16, 32, 48, 64, 80});
+    }
+    CHECK(ffns == 2);
+  }
+  for (const uint32_t row : {16u, 32u, 48u, 64u, 80u})
+    for (const bool home_there : {false, true})
+      for (const auto& [resident, there] : {std::pair{1.0, 1.0}, {0.4, 0.4}, {1.0, 0.0}, {0.0, 0.0}}) {
+        INFO("row ", row, " home ", home_there, " resident ", resident, " ", there);
+        CHECK(same_bits(run_once(model, with_split(row, home_there, resident, there)), want));
+      }
+}
+
+TEST_CASE("sites: both sites compute products of a split FFN, each of its rows alone") {
+  const TinyModel model = model_of(2);
+  PlanRig rig(model, with_split(32, true, 1, 1));
+  const SequenceId id = rig.sequence();
+  const auto on_host = [&] { return rig.device->totals()[KernelCall(MatmulCall{}).index()].calls; };
+  const uint64_t before = on_host(), before_there = rig.accelerator->products();
+  rig.feed(id, random_tokens(3, 5), 1);
+  // 64 of 96 rows of gate and up are the host's: 4 tiles of each. Of 16 rows a tile there: 2 of gate and of up.
+  CHECK(on_host() - before == 3 * 2 * (4 + 4));
+  const plan::Traffic t = plan::traffic(model.graph, rig.plan, false);
+  CHECK(t.computed_bytes[0] == 2 * 2 * 64 * 68);
+  CHECK(t.link_bytes[1] == 0);
+  CHECK(t.hand_overs == 2 * 2);
+  CHECK(rig.accelerator->products() > before_there);
+}
+
+TEST_CASE("sites: batches of 1 to 16 tokens through split FFNs") {
+  const TinyModel model = model_of(2);
+  const auto tokens = random_tokens(32, 5);
+  const auto decoded = [&](const PlanRigOptions& o, size_t n) {
+    PlanRig rig(model, o);
+    return rig.feed(rig.sequence(), tokens, n);
+  };
+  const auto want = decoded(with({}), 1);
+  for (size_t n = 1; n <= 16; ++n)
+    for (const bool home_there : {false, true}) {
+      INFO(n, " tokens, home ", home_there);
+      CHECK(same_bits(decoded(with_split(n % 2 == 0 ? 32 : 80, home_there, 0.5, 0.5), n), want));
+    }
+}
+
+TEST_CASE("sites: what is split belongs to the numerics") {
+  const TinyModel model = model_of(2);
+  const auto hash = [&](uint32_t row, uint32_t prompt_row) {
+    PlanRigOptions o = with_split(0, true, 1, 1);
+    o.split = [=](size_t, bool prompt) { return prompt ? prompt_row : row; };
+    return PlanRig(model, o).plan.numerics.hash();
+  };
+  PlanRigOptions whole = with_split(0, true, 1, 1);
+  whole.split = nullptr;
+  CHECK(hash(0, 0) == PlanRig(model, whole).plan.numerics.hash());
+  CHECK(hash(16, 0) != hash(0, 0));
+  CHECK(hash(16, 0) != hash(32, 0));
+  CHECK(hash(16, 0) != hash(0, 16));
 }
 
 TEST_CASE("sites: forks, cuts and trees where KV lies on an accelerator") {
@@ -118,6 +204,40 @@ TEST_CASE("sites: forks, cuts and trees where KV lies on an accelerator") {
   const auto want = scene({});
   CHECK(same_bits(scene([](size_t, bool) { return true; }), want));
   CHECK(same_bits(scene([](size_t op, bool) { return op % 2 == 0; }), want));
+}
+
+TEST_CASE("sites: steps through split FFNs that fail anywhere leave nothing behind") {
+  const TinyModel model = model_of();
+  const auto tokens = random_tokens(30, 5);
+  for (const bool home_there : {false, true}) {
+    const PlanRigOptions o = with_split(48, home_there, 0, 0);
+    const auto want = run_once(model, o);
+    int failed = 0;
+    for (uint64_t n = 1; n < 60; n += 3) {
+      INFO("read and copy ", n, " home ", home_there);
+      PlanRig rig(model, o);
+      const SequenceId id = rig.sequence();
+      for (const bool read : {true, false}) {
+        std::atomic<uint64_t> left = n;
+        if (read) rig.store.set_fault([&left](uint64_t, const IoRequest&) { return --left == 0; });
+        else rig.up->fail_copy(n);
+        bool met = false;
+        for (int i = 0; i < 10 && !met; ++i) {
+          Batch batch;
+          rig.append(batch, id, tokens, 0, 3);
+          met = !rig.step(batch).ok();
+          CHECK(rig.length(id) == (met ? 0 : 3));
+          REQUIRE(rig.kv->truncate(id, 0).ok());
+        }
+        failed += met;
+        rig.store.set_fault(nullptr);
+        rig.up->fail_copy(0);
+        CHECK(same_bits(run(rig, tokens, id, 9), want));
+        REQUIRE(rig.kv->truncate(id, 0).ok());
+      }
+    }
+    CHECK(failed > 20);
+  }
 }
 
 TEST_CASE("sites: a copy that fails fails the step, and the next one runs as if nothing had happened") {

@@ -1,7 +1,7 @@
-// Random placements, budgets, sequences, faults, damage and cancellations through the executor. Whatever happens, rows
-// that come out have the right bits, a step that fails leaves its sequences as they were, and nothing is held at the
-// end (the rig's destructor).
-// SLUICE_STRESS_SECONDS says for how long (3 by default), SLUICE_STRESS_SEED where to begin.
+// Random placements, splits, budgets, sequences, faults, damage and cancellations through the executor. Whatever
+// happens, rows that come out have the right bits, a step that fails leaves its sequences as they were, and nothing is
+// held at the end (the rig's destructor). SLUICE_STRESS_SECONDS says for how long (3 by default), SLUICE_STRESS_SEED
+// where to begin.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -203,6 +203,11 @@ PlanRigOptions random_options(std::mt19937_64& random) {
   const uint64_t seed = random();
   o.placed = [seed](size_t op, bool prompt) { return (std::mt19937_64(seed + 2 * op + prompt)() >> 20) % 2 == 0; };
   o.device_resident = static_cast<double>(random() % 5) / 4;
+  if (random() % 2 == 0) return o;
+  o.split = [seed](size_t op, bool prompt) {  // of 96 rows
+    const uint64_t drawn = std::mt19937_64(seed - 2 * op - prompt)() >> 20;
+    return drawn % 3 == 0 ? 0u : static_cast<uint32_t>(drawn % 96);
+  };
   return o;
 }
 

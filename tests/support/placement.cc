@@ -2,8 +2,23 @@
 
 #include <algorithm>
 
+#include "offload/plan/planner_sites.h"
+
 namespace sluice::testing {
 namespace {
+
+void split_ffns(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
+  for (const bool prompt : {false, true}) {
+    plan::Placement& placement = prompt ? p.numerics.prompt : p.numerics.decode;
+    placement.splits.resize(g.ops.size());
+    for (size_t i = 0; i < g.ops.size(); ++i) {
+      const uint32_t row = std::holds_alternative<FfnOp>(g.ops[i]) ? o.split(i, prompt) : 0;
+      if (row == 0) continue;
+      const auto other = static_cast<uint8_t>(1 - placement.op_site[i]);
+      placement.splits[i] = {plan::nearest(plan::split_rows(g, p.movement.weights, i), row), other};
+    }
+  }
+}
 
 void place_ops(const Graph& g, plan::Numerics& n, const PlacementOptions& o) {
   n.sites.push_back(o.device);
@@ -39,6 +54,7 @@ void keep(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
 
 void place(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
   place_ops(g, p.numerics, o);
+  if (o.split) split_ffns(g, p, o);
   plan::Movement& m = p.movement;
   plan::Holding there;
   there.resident.assign(m.weights.blocks.size(), false);

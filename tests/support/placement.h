@@ -12,6 +12,9 @@ struct PlacementOptions {
   std::string device = "sim";
   // Whether an op is computed there; attention as in decoding.
   std::function<bool(size_t op, bool prompt)> placed;
+  // Of an FFN: the row from which the other site computes gate and up, or the nearest at which tiles begin; 0, or
+  // without this: whole.
+  std::function<uint32_t(size_t op, bool prompt)> split;
   double resident = 1;  // share of its matrices that stays there
   uint64_t scratch_bytes = 0;
 };

@@ -10,10 +10,11 @@ namespace {
 
 using standin::Call;
 
-// Half on the GPU, a third of that resident: every kind of call is made.
+// Half on the GPU, a third of that resident, FFNs divided: every kind of call is made.
 GpuEngineOptions mixed() {
   GpuEngineOptions o;
   o.placed = [](size_t i, bool) { return i % 3 != 1; };
+  o.split = [](size_t, bool) { return 16u; };  // of 33
   o.resident = 0.3;
   o.host_resident = 0.5;
   return o;
@@ -68,10 +69,13 @@ Outcome run_with_fault(Call call, uint64_t nth, bool lasting, const GpuEngineOpt
   const auto first = run(**runtime);
   standin::fail(call, UINT32_MAX, cudaSuccess);
   if (first.ok()) CHECK(*first == want);
-  const auto second = run(**runtime);
+  auto second = run(**runtime);
+  // What was read ahead behind the last step is met by the first one of the next run.
+  const Status met = first.ok() ? second.status() : first.status();
+  if (first.ok() && !second.ok()) second = run(**runtime);
   if (!lasting) REQUIRE_MESSAGE(second.ok(), second.status().message());
   if (second.ok()) CHECK(*second == want);
-  return {!first.ok(), first.status().message()};
+  return {!met.ok(), met.message()};
 }
 
 void fail_each(const std::vector<std::pair<const char*, Call>>& calls, const GpuEngineOptions& o) {

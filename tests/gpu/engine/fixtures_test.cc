@@ -78,4 +78,36 @@ TEST_CASE("gpu engine: work split between CPU and GPU") {
   }
 }
 
+TEST_CASE("gpu engine: FFNs whose rows CPU and GPU divide") {
+  const Fixture f("llama_mha");  // 40 rows
+  for (const uint32_t row : {16u, 32u})
+    for (const bool at_gpu : {true, false})
+      for (const double resident : {1.0, 0.4}) {
+        CAPTURE(row);
+        CAPTURE(at_gpu);
+        CAPTURE(resident);
+        GpuEngineOptions o;
+        o.placed = [at_gpu](size_t i, bool) { return at_gpu || i % 4 != 0; };
+        o.split = [row](size_t i, bool prompt) { return prompt && i > 4 ? 0 : row; };
+        o.resident = o.host_resident = resident;
+        const GpuEngine engine(options_of(f, Precision::f32), o);
+        CHECK(engine.runtime->plan().numerics.decode.split(4).row == row);
+        CHECK(worst_distance(*engine.runtime, f, f.longest) < f32_tolerance);
+        CHECK(worst_distance(*engine.runtime, f, 16) < f32_tolerance);
+        CHECK(worst_distance(*engine.runtime, f, 1) < f32_tolerance);
+      }
+}
+
+TEST_CASE("gpu engine: divided rows have the same bits for one token and for several") {
+  const Fixture f("gemma3_window");
+  const auto& ids = f.sequences.front();
+  GpuEngineOptions o;
+  o.split = [](size_t, bool) { return 16u; };
+  o.host_resident = 1;
+  const GpuEngine engine(options_of(f, Precision::fast), o);
+  REQUIRE(engine.runtime->plan().numerics.decode.split(4).row == 16);
+  const auto want = all_logits(*engine.runtime, ids, 1);
+  for (const size_t step : {2u, 7u, 16u}) CHECK(same_bits(all_logits(*engine.runtime, ids, step), want));
+}
+
 }  // namespace sluice::test

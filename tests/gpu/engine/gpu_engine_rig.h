@@ -15,8 +15,9 @@ namespace sluice::test {
 struct GpuEngineOptions {
   // Everything, unless said otherwise.
   std::function<bool(size_t op, bool prompt)> placed = [](size_t, bool) { return true; };
-  double resident = 1;       // share of the GPU's matrices that stays there
-  double host_resident = 0;  // share of all matrices that stays with the host
+  std::function<uint32_t(size_t op, bool prompt)> split;  // as in testing::PlacementOptions
+  double resident = 1;                                    // share of the GPU's matrices that stays there
+  double host_resident = 0;                               // share of all matrices that stays with the host
   DeviceOptions device;
   std::function<std::unique_ptr<Store>(std::unique_ptr<Store>)> wrap_store;
 };
@@ -26,6 +27,8 @@ inline Result<engine::Blueprint> place_on_gpu(EngineOptions options, const GpuEn
   options.vram = 0;
   SLUICE_ASSIGN_OR_RETURN(engine::Blueprint b, engine::draw_up(options));
   plan::Holding& host = b.plan.movement.sites.front();
+  if (o.split) b.plan.movement.weights = plan::cut(b.model.graph, 1);  // tiles of 16 rows, where FFNs can be split
+  host.resident.resize(b.plan.movement.weights.blocks.size());
   const auto& blocks = b.plan.movement.weights.blocks;
   double carried = 0;
   host.resident_bytes = 0;
@@ -45,7 +48,7 @@ inline Result<engine::Blueprint> place_on_gpu(EngineOptions options, const GpuEn
   const Graph& g = b.model.graph;
   const uint64_t scratch =
       gpu::kernel_scratch_bytes({g.n_heads, g.head_dim, g.hidden_size, b.plan.context, b.plan.workspace.tokens});
-  testing::place(g, b.plan, {"gpu 0", o.placed, o.resident, scratch});
+  testing::place(g, b.plan, {"gpu 0", o.placed, o.split, o.resident, scratch});
   return b;
 }
 

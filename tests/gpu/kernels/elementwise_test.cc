@@ -70,6 +70,24 @@ TEST_CASE("gpu gated_act: extreme and special values, and in place") {
   CHECK(same_bits(in_place.get(), gated(gate, up, Activation::silu)));
 }
 
+TEST_CASE(
+    "gpu gated_act: some columns of rows that are apart, with the bits of the whole, and nothing between is written") {
+  constexpr uint32_t rows = 4, stride = 701;
+  Random random(7);
+  const std::vector<float> gate = random.normals(size_t{rows} * stride, 5), up = random.normals(size_t{rows} * stride);
+  const std::vector<float> want = gated(gate, up, Activation::silu);
+  for (const auto& [first, cols] : {std::pair{0u, 16u}, {16u, 685u}, {1u, 300u}}) {
+    const DeviceArray<float> out(gate), device_up(up);
+    run_call(GatedActCall{out.data() + first, device_up.data() + first, Activation::silu, rows, cols,
+                          out.data() + first, stride});
+    const std::vector<float> got = out.get();
+    for (size_t i = 0; i < got.size(); ++i) {
+      const bool made = i % stride >= first && i % stride < first + cols;
+      REQUIRE(got[i] == (made ? want[i] : gate[i]));
+    }
+  }
+}
+
 TEST_CASE("gpu softcap: within 1e-6 of double precision") {
   Random random(9);
   for (const float cap : {0.5f, 30.0f, 50.0f}) {
@@ -90,6 +108,25 @@ TEST_CASE("gpu copy_rows: any order, repeats") {
     const DeviceArray<float> device(x);
     const std::vector<float> out = result_of(CopyRowsCall{device.data(), table.data(), 5, cols, nullptr}, 5 * cols);
     for (size_t i = 0; i < out.size(); ++i) REQUIRE(out[i] == x[index[i / cols] * cols + i % cols]);
+  }
+}
+
+TEST_CASE("gpu copy_rows: some columns of rows that are apart, and nothing between them is written") {
+  Random random(9);
+  const std::vector<uint32_t> index = {8, 0, 3, 3, 5};
+  const Table<uint32_t> table(index);
+  // Rows and places of whole vectors of four, and not.
+  for (const auto& [stride, first, cols] :
+       {std::tuple{96u, 16u, 80u}, {97u, 16u, 81u}, {96u, 3u, 64u}, {640u, 4u, 577u}}) {
+    const std::vector<float> x = random.normals(size_t{9} * stride);
+    const DeviceArray<float> device(x), out(std::vector<float>(index.size() * stride, -7.0f));
+    run_call(CopyRowsCall{device.data() + first, table.data(), 5, cols, out.data() + first, stride});
+    const std::vector<float> got = out.get();
+    for (size_t i = 0; i < got.size(); ++i) {
+      const size_t col = i % stride;
+      const bool copied = col >= first && col < first + cols;
+      REQUIRE(got[i] == (copied ? x[index[i / stride] * stride + col] : -7.0f));
+    }
   }
 }
 

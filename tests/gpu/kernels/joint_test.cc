@@ -168,6 +168,8 @@ TEST_CASE("gpu gated activation and quantize: as one behind the other, also in p
       check_same({GatedActCall{in_place, up.data(), activation, rows, cols, in_place},
                   QuantizeCall{in_place, ActFormat::q8, rows, cols, memory.data() + floats}},
                  before, memory);
+      const GatedActCall apart{in_place, up.data(), activation, rows, cols, in_place, 2 * cols};
+      CHECK(!joins(std::vector<KernelCall>{apart}, QuantizeCall{in_place, ActFormat::q8, rows, cols, nullptr}));
     }
 }
 
