@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace sluice {
@@ -12,12 +13,21 @@ struct SequenceId {
   auto operator<=>(const SequenceId&) const = default;
 };
 
+// What a row of logits may be asked for instead of all of it: its best tokens, as BestLogitsCall in core/kernel.h has
+// them. The device that made the logits then chooses, and no more than these leave it.
+struct BestTokens {
+  uint32_t k = 0;                   // 1 to most_best; 0: the logits are wanted
+  float penalty = 1;                // of recent tokens, above 0
+  std::span<const int32_t> recent;  // at most most_recent, all of the vocabulary; read before the step returns
+};
+
 struct BatchToken {
   int32_t token = 0;
   int32_t position = 0;  // of the rotary embedding
   SequenceId sequence;
   uint64_t ancestors = 0;  // trees: bit j = the j-th token of this sequence in this batch is seen
   bool wants_logits = false;
+  BestTokens best = {};  // of the logits, if wanted
 };
 
 // Tokens of one sequence stand together and are appended to it in their order. In a tree each token sees

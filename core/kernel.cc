@@ -72,6 +72,11 @@ struct CostOf {
   Cost operator()(const MergeCall& c) const {
     return {uint64_t{c.n_tokens} * (c.k + 1ull) * c.cols * 4, 2ull * c.n_tokens * c.k * c.cols};
   }
+  // How many are asked for only the device knows; they are few.
+  Cost operator()(const BestLogitsCall& c) const {
+    const uint64_t values = uint64_t{c.n_rows} * c.n_vocab;
+    return {values * 4, values};
+  }
 };
 
 struct NameOf {
@@ -88,6 +93,7 @@ struct NameOf {
   std::string_view operator()(const CopyRowsCall&) const { return "copy_rows"; }
   std::string_view operator()(const RouteCall&) const { return "route"; }
   std::string_view operator()(const MergeCall&) const { return "merge"; }
+  std::string_view operator()(const BestLogitsCall&) const { return "best_logits"; }
 };
 
 }  // namespace

@@ -202,9 +202,42 @@ struct MergeCall {
   float* out;
 };
 
+// A token and its logit.
+struct TokenLogit {
+  float logit;
+  int32_t id;
+};
+
+// What is asked of one row of logits. Of no more than most_recent tokens no more than the most_best best.
+struct BestLogitsRow {
+  uint32_t k;         // 0: nothing is asked of this row
+  uint32_t n_recent;  // tokens whose logits are penalized first
+  float penalty;
+};
+inline constexpr uint32_t most_best = 256, most_recent = 1024;
+
+// The k best tokens of each row, best first: those of the greatest logits, of equal ones (0 and -0 are) the lower id
+// first. Logits of the row's recent tokens count as penalized_logit() has them, in whatever order and however often
+// these stand there. Places for which there is no token have the id -1 and the logit -infinity. If a logit of the
+// row, penalized or not, is not finite, the first place is the first such token with it, and the others mean nothing.
+struct BestLogitsCall {
+  const float* logits;        // n_rows x n_vocab
+  const BestLogitsRow* rows;  // n_rows; as `recent`, read when the call runs
+  const int32_t* recent;      // n_rows x most_recent, of each row the first n_recent; ids from 0 to n_vocab - 1
+  uint32_t n_rows, n_vocab;
+  TokenLogit* out;  // n_rows x most_best, of each row the first k
+};
+
+// A finite logit that is penalized: less for penalties above 1, and never too large for a float.
+[[gnu::always_inline]] inline float penalized_logit(float logit, float penalty) {
+  constexpr float most = 3e38f;
+  const float changed = logit > 0 ? logit / penalty : logit * penalty;
+  return changed < -most ? -most : changed > most ? most : changed;
+}
+
 using KernelCall =
     std::variant<GatherRowsCall, RmsNormCall, QuantizeCall, MatmulCall, RopeTableCall, RopeCall, KvAppendCall,
-                 AttentionCall, GatedActCall, SoftcapCall, CopyRowsCall, RouteCall, MergeCall>;
+                 AttentionCall, GatedActCall, SoftcapCall, CopyRowsCall, RouteCall, MergeCall, BestLogitsCall>;
 
 // What a call must at least read and write, and the operations it does: each input once, each output
 // once. The profiler and the cost model count with these.

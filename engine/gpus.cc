@@ -35,7 +35,7 @@ plan::AcceleratorRequest request_for(const EngineOptions& o, const Graph& g, std
   request.budget = budget;
   request.wanted = o.vram != EngineOptions::automatic;
   request.scratch_bytes = gpu::kernel_scratch_bytes(
-      {g.n_heads, g.head_dim, widest_row(g), o.context, std::min(o.context, most_step_tokens)});
+      {g.n_heads, g.head_dim, widest_row(g), o.context, std::min(o.context, most_step_tokens), g.n_vocab});
   request.fixed = {{"context", context}, {"granules", gpu::gpu_memory_cost(1)}};
   return request;
 }

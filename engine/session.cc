@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "core/error.h"
 #include "engine/sampling/sampler.h"
@@ -70,31 +71,33 @@ Status SessionImpl::check_cancelled() {
   return error(Code::cancelled, "cancelled");
 }
 
-Status SessionImpl::run_step(std::span<const int32_t> tokens, size_t first_logits, bool prompt,
+Status SessionImpl::run_step(std::span<const int32_t> tokens, const Wanted& wanted, bool prompt,
                              plan::StepResult& result) {
   batch_.tokens.clear();
   batch_.prompt = prompt;
   for (size_t i = 0; i < tokens.size(); ++i)
-    batch_.tokens.push_back({tokens[i], static_cast<int32_t>(tokens_.size() + i), sequence_, 0, i >= first_logits});
+    batch_.tokens.push_back(
+        {tokens[i], static_cast<int32_t>(tokens_.size() + i), sequence_, 0, i >= wanted.first, wanted.best});
   SLUICE_ASSIGN_OR_RETURN(result, runtime_.executor().step(batch_));
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   return {};
 }
 
 template <class OnRows>
-Status SessionImpl::feed(std::span<const int32_t> tokens, size_t first_logits, size_t max_rows, OnRows on_rows) {
+Status SessionImpl::feed(std::span<const int32_t> tokens, const Wanted& wanted, OnRows on_rows) {
   SLUICE_RETURN_IF_ERROR(check_room(tokens.size()));
   const uint32_t before = length();
   const bool prompt = tokens.size() > most_decoded;
   Status status;
   for (size_t done = 0; done < tokens.size() && status.ok();) {
-    const size_t first = first_logits > done ? first_logits - done : 0;
-    const size_t n = std::min({size_t{runtime_.plan().workspace.tokens}, first + max_rows, tokens.size() - done});
+    const size_t first = wanted.first > done ? wanted.first - done : 0;
+    const size_t most = std::min(size_t{runtime_.plan().workspace.tokens}, first + wanted.max_rows);
+    const size_t n = std::min(most, tokens.size() - done);
     plan::StepResult result;
     std::lock_guard lock(runtime_.mutex());
     status = check_cancelled();
-    if (status.ok()) status = run_step(tokens.subspan(done, n), first, prompt, result);
-    if (status.ok() && result.n_rows > 0) on_rows(done + first, result.logits, result.n_rows);
+    if (status.ok()) status = run_step(tokens.subspan(done, n), {first, n, wanted.best}, prompt, result);
+    if (status.ok() && result.n_rows > 0) on_rows(done + first, result);
     done += n;
   }
   if (!status.ok()) truncate(before).ignore();  // the sequence never holds half of a call
@@ -103,7 +106,7 @@ Status SessionImpl::feed(std::span<const int32_t> tokens, size_t first_logits, s
 
 Status SessionImpl::append(std::span<const int32_t> tokens) {
   forget_cancel();
-  return feed(tokens, tokens.size(), 1, [](size_t, const float*, uint32_t) {});
+  return feed(tokens, {tokens.size(), 1}, [](size_t, const plan::StepResult&) {});
 }
 
 Result<std::vector<TokenScore>> SessionImpl::score(std::span<const int32_t> tokens, uint32_t first) {
@@ -113,11 +116,11 @@ Result<std::vector<TokenScore>> SessionImpl::score(std::span<const int32_t> toke
   const uint32_t n_vocab = runtime_.graph().n_vocab;
   forget_cancel();
   std::vector<TokenScore> scores;
-  const auto on_rows = [&](size_t at, const float* logits, uint32_t n) {
-    for (uint32_t row = 0; row < n && at + row + 1 < tokens.size(); ++row)
-      scores.push_back(score_row(logits + uint64_t{row} * n_vocab, n_vocab, tokens[at + row + 1]));
+  const auto on_rows = [&](size_t at, const plan::StepResult& rows) {
+    for (uint32_t row = 0; row < rows.n_rows && at + row + 1 < tokens.size(); ++row)
+      scores.push_back(score_row(rows.logits + uint64_t{row} * n_vocab, n_vocab, tokens[at + row + 1]));
   };
-  SLUICE_RETURN_IF_ERROR(feed(tokens, first - 1, shape.logit_rows, on_rows));
+  SLUICE_RETURN_IF_ERROR(feed(tokens, {first - 1, shape.logit_rows}, on_rows));
   return scores;
 }
 
@@ -133,10 +136,15 @@ Result<Generation> SessionImpl::generate(std::span<const int32_t> prompt, const 
 
   Generation g;
   g.prompt_tokens = static_cast<uint32_t>(prompt.size());
-  const float* logits = nullptr;
-  const auto keep_row = [&](size_t, const float* rows, uint32_t) { logits = rows; };
+  std::optional<Result<int32_t>> next;  // drawn as soon as the row is there, which lasts until the next step of any
+  const auto feed_and_draw = [&](std::span<const int32_t> tokens) {
+    const BestTokens best = sampler.wanted();
+    return feed(tokens, {tokens.size() - 1, 1, best}, [&](size_t, const plan::StepResult& row) {
+      next = best.k > 0 ? sampler.sample(std::span(row.best, best.k)) : sampler.sample(std::span(row.logits, n_vocab));
+    });
+  };
   uint64_t start = now_ns();
-  SLUICE_RETURN_IF_ERROR(feed(prompt, prompt.size() - 1, 1, keep_row));
+  SLUICE_RETURN_IF_ERROR(feed_and_draw(prompt));
   g.prefill_s = seconds_since(start);
 
   Utf8Stream stream;
@@ -146,7 +154,7 @@ Result<Generation> SessionImpl::generate(std::span<const int32_t> prompt, const 
       g.stop_reason = "length";
       break;
     }
-    SLUICE_ASSIGN_OR_RETURN(const int32_t token, sampler.sample({logits, n_vocab}));
+    SLUICE_ASSIGN_OR_RETURN(const int32_t token, *next);
     if (tokenizer.vocab().ends_generation(token) && !options.ignore_end) {
       g.stop_reason = "end";
       break;
@@ -160,7 +168,7 @@ Result<Generation> SessionImpl::generate(std::span<const int32_t> prompt, const 
     if (g.stop_reason.empty() && length() == context()) g.stop_reason = "context";
     if (!g.stop_reason.empty()) break;
 
-    const Status status = feed({&token, 1}, 0, 1, keep_row);
+    const Status status = feed_and_draw({&token, 1});
     if (status.code() == Code::cancelled) g.stop_reason = "cancelled";
     else SLUICE_RETURN_IF_ERROR(status);
   }

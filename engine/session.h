@@ -30,14 +30,20 @@ class SessionImpl : public Session {
  private:
   SessionImpl(Runtime& runtime, SequenceId sequence) : runtime_(runtime), sequence_(sequence) {}
 
-  // Runs `tokens` through the model in as few steps as the plan allows. Logits are wanted of those from
-  // `first_logits` on, at most max_rows in a step, and handed to on_rows(index of the first, rows, n).
+  // Whose logits are wanted of the tokens that are fed: of those from `first` on, at most max_rows in a step, or of
+  // each what `best` says.
+  struct Wanted {
+    size_t first, max_rows;
+    BestTokens best = {};
+  };
+  // Runs `tokens` through the model in as few steps as the plan allows. Rows that are wanted are handed to
+  // on_rows(index of the first, result of the step), while no other session runs.
   template <class OnRows>
-  Status feed(std::span<const int32_t> tokens, size_t first_logits, size_t max_rows, OnRows on_rows);
+  Status feed(std::span<const int32_t> tokens, const Wanted& wanted, OnRows on_rows);
   Status check_room(size_t n) const;
   Status check_cancelled();
   void forget_cancel() { cancelled_.store(false, std::memory_order_relaxed); }  // one meant for an earlier call
-  Status run_step(std::span<const int32_t> tokens, size_t first_logits, bool prompt, plan::StepResult& result);
+  Status run_step(std::span<const int32_t> tokens, const Wanted& wanted, bool prompt, plan::StepResult& result);
 
   Runtime& runtime_;
   SequenceId sequence_;

@@ -97,14 +97,14 @@ std::string gpu_library(int device) { return dense_product_name(device); }
 uint64_t gpu_memory_cost(uint64_t bytes) { return GpuMemory::cost(bytes); }
 
 // Partial results of attention, of all pages of one token or of as many as keep the device busy; or weights of a
-// prompt, dequantized.
+// prompt, dequantized; or the best tokens of parts of the vocabulary.
 uint64_t kernel_scratch_bytes(const ScratchShape& s) {
   constexpr uint64_t page_tokens = 64, enough = 64 * MiB;
   const uint64_t least = attention_scratch_bytes(s.n_heads, s.head_dim);
   const uint64_t parts = (uint64_t{s.step_tokens} * div_up(s.context, page_tokens) + s.step_tokens) / 2;
   const uint64_t attention = std::clamp(least * std::max<uint64_t>(parts, 1), least, std::max(least, enough));
   const uint64_t dense = s.step_tokens < dense_tokens ? 0 : dense_scratch_bytes(UINT32_MAX, s.widest_row);
-  return align_up(std::max(attention, dense), io_unit);
+  return align_up(std::max({attention, dense, best_scratch_bytes(s.n_vocab)}), io_unit);
 }
 
 }  // namespace sluice::gpu

@@ -63,6 +63,7 @@ struct ScratchShape {
   uint32_t n_heads = 0, head_dim = 0;
   uint32_t widest_row = 0;  // of a matrix, in values
   uint32_t context = 0, step_tokens = 0;
+  uint32_t n_vocab = 0;
 };
 uint64_t kernel_scratch_bytes(const ScratchShape& shape);
 

@@ -16,9 +16,32 @@ Status one(Rig& rig, const std::string& name, uint32_t n, const KernelCall& call
   return rig.time(name, fmt::format("n={}", n), calls, cost(call).bytes, 0, [&](uint32_t) { return call; });
 }
 
+// The best tokens of a row of logits, its tables in the card's memory, as those of a recorded step are.
+Status bench_best(Rig& rig) {
+  std::vector<int32_t> recent(most_recent);
+  for (size_t i = 0; i < recent.size(); ++i) recent[i] = static_cast<int32_t>(i * 97);
+  auto* row = reinterpret_cast<BestLogitsRow*>(rig.out());
+  auto* ids = reinterpret_cast<int32_t*>(rig.out() + 64);
+  auto* best = reinterpret_cast<TokenLogit*>(rig.host());
+  const auto put = [&](void* to, const void* from, uint64_t bytes) {
+    return gpu::to_status(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "tables");
+  };
+  SLUICE_RETURN_IF_ERROR(put(ids, recent.data(), recent.size() * sizeof(int32_t)));
+  for (const uint32_t n_vocab : {128256u, 262144u})
+    for (const BestLogitsRow asked : {BestLogitsRow{1, 0, 1.0f}, {40, 0, 1.0f}, {40, 64, 1.1f}, {most_best, 0, 1.0f}}) {
+      SLUICE_RETURN_IF_ERROR(put(row, &asked, sizeof asked));
+      const BestLogitsCall call{reinterpret_cast<const float*>(rig.x()), row, ids, 1, n_vocab, best};
+      const std::string what = fmt::format("{} tokens, k={}, {} recent", n_vocab, asked.k, asked.n_recent);
+      SLUICE_RETURN_IF_ERROR(
+          rig.time("best_logits", what, 64, cost(KernelCall(call)).bytes, 0, [&](uint32_t) { return call; }));
+    }
+  return {};
+}
+
 }  // namespace
 
 Status bench_elementwise(Rig& rig) {
+  SLUICE_RETURN_IF_ERROR(bench_best(rig));
   auto* x = reinterpret_cast<float*>(rig.x());
   float* y = rig.out();
   auto* positions = reinterpret_cast<int32_t*>(rig.host());

@@ -19,5 +19,6 @@ void softcap(const SoftcapCall& call, Share share);
 void copy_rows(const CopyRowsCall& call, Share share);
 void route(const RouteCall& call, Share share);
 void merge(const MergeCall& call, Share share);
+void best_logits(const BestLogitsCall& call, Share share);
 
 }  // namespace sluice::cpu::SLUICE_ISA

@@ -47,6 +47,7 @@ struct KernelTable {
   void (*copy_rows)(const CopyRowsCall&, Share);
   void (*route)(const RouteCall&, Share);
   void (*merge)(const MergeCall&, Share);
+  void (*best_logits)(const BestLogitsCall&, Share);
 };
 
 // The kernel that serves a call.
@@ -67,6 +68,7 @@ inline void run(const KernelTable& table, const KernelCall& call, Share share) {
     void operator()(const CopyRowsCall& c) const { t.copy_rows(c, s); }
     void operator()(const RouteCall& c) const { t.route(c, s); }
     void operator()(const MergeCall& c) const { t.merge(c, s); }
+    void operator()(const BestLogitsCall& c) const { t.best_logits(c, s); }
   };
   std::visit(Visitor{table, share}, call);
 }

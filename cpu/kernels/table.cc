@@ -21,6 +21,7 @@ const KernelTable& table() {
       .copy_rows = copy_rows,
       .route = route,
       .merge = merge,
+      .best_logits = best_logits,
   };
   return kernels;
 }

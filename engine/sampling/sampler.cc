@@ -21,6 +21,10 @@ Status check_range(const char* name, float value, float low, float high) {
   return error(Code::invalid_argument, "{} is {}, but must be between {} and {}", name, value, low, high);
 }
 
+Status not_finite(const TokenLogit& token) {
+  return error(Code::internal, "the logit of token {} is {}", token.id, token.logit);
+}
+
 }  // namespace
 
 Result<Sampler> Sampler::make(const SamplerOptions& options, uint32_t n_vocab) {
@@ -65,6 +69,28 @@ Result<int32_t> Sampler::sample(std::span<const float> logits) {
     return candidates_[0].id;
   }
   keep_top_k();
+  return draw();
+}
+
+BestTokens Sampler::wanted() const {
+  const bool greedy = options_.temperature == 0;
+  const auto k = greedy ? 1 : static_cast<uint32_t>(std::max(options_.top_k, 0));
+  if (k > most_best || (k >= n_vocab_ && !greedy) || recent().size() > most_recent) return {};
+  return {k, options_.repeat_penalty, recent()};
+}
+
+Result<int32_t> Sampler::sample(std::span<const TokenLogit> best) {
+  if (best.empty() || best.size() != wanted().k)
+    return error(Code::invalid_argument, "{} best tokens, {} are wanted", best.size(), wanted().k);
+  if (!std::isfinite(best[0].logit)) return not_finite(best[0]);
+  candidates_.clear();
+  for (const TokenLogit& token : best) candidates_.push_back({1, token.logit, token.id});
+  sorted_ = true;
+  return options_.temperature == 0 ? candidates_[0].id : draw();
+}
+
+// Among the candidates.
+int32_t Sampler::draw() {
   keep_top_p();
   keep_min_p();
   weigh(static_cast<double>(options_.temperature));
@@ -108,23 +134,24 @@ Status Sampler::load(std::span<const float> logits) {
   candidates_.resize(n_vocab_);
   sorted_ = false;
   for (uint32_t id = 0; id < n_vocab_; ++id) {
-    if (!std::isfinite(logits[id])) return error(Code::internal, "the logit of token {} is {}", id, logits[id]);
-    candidates_[id] = {0, logits[id], static_cast<int32_t>(id)};
+    const TokenLogit token{logits[id], static_cast<int32_t>(id)};
+    if (!std::isfinite(token.logit)) return not_finite(token);
+    candidates_[id] = {0, token.logit, token.id};
   }
   return {};
 }
 
 void Sampler::penalize() {
   // Before anything is sorted candidates_ is in order of ids; probability marks what was seen.
-  const size_t n = std::min(n_accepted_, recent_.size());
-  for (size_t i = 0; i < n; ++i) {
-    Candidate& c = candidates_[static_cast<size_t>(recent_[i])];
+  for (const int32_t token : recent()) {
+    Candidate& c = candidates_[static_cast<size_t>(token)];
     if (c.probability != 0) continue;
     c.probability = 1;
-    c.logit = c.logit > 0 ? c.logit / options_.repeat_penalty : c.logit * options_.repeat_penalty;
-    c.logit = std::clamp(c.logit, -3e38f, 3e38f);
+    c.logit = penalized_logit(c.logit, options_.repeat_penalty);
   }
 }
+
+std::span<const int32_t> Sampler::recent() const { return {recent_.data(), std::min(n_accepted_, recent_.size())}; }
 
 size_t Sampler::best() const {
   const auto at = std::min_element(candidates_.begin(), candidates_.end(), better);

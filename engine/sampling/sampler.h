@@ -1,4 +1,4 @@
-// Sampler: from the logits of a position to the next token.
+// Sampler: from the logits of a position, or the best of them, to the next token.
 //
 // The steps and their order are llama.cpp's defaults, as far as they exist here: repeat penalty, top-k,
 // top-p, min-p, temperature, then one draw. All arithmetic after the logits is done in double by plain
@@ -10,6 +10,8 @@
 #include <span>
 #include <vector>
 
+#include "core/batch.h"
+#include "core/kernel.h"
 #include "engine/sampling/rng.h"
 #include "sluice/status.h"
 
@@ -34,6 +36,13 @@ class Sampler {
   // Chooses among logits.size() == n_vocab tokens. A logit that is not finite is an error that names its
   // token: nothing good can follow it. The chosen token is not taken for accepted.
   Result<int32_t> sample(std::span<const float> logits);
+
+  // The best tokens with which the next sample() does what it does with all logits, once all tokens before are
+  // accepted; k is 0 where it needs the logits: without a top-k, and beyond what a BestLogitsCall serves. Holds until
+  // the next call.
+  BestTokens wanted() const;
+  // Chooses among them: the wanted().k that the device found. One that is not finite is an error, as above.
+  Result<int32_t> sample(std::span<const TokenLogit> best);
 
   // Tells that a token is now part of the text, prompt tokens included: the repeat penalty looks back on
   // these. Ids outside the vocabulary are ignored.
@@ -61,6 +70,8 @@ class Sampler {
   bool pick_greedily(std::span<const float> logits);
   Status load(std::span<const float> logits);
   void penalize();
+  std::span<const int32_t> recent() const;
+  int32_t draw();
   size_t best() const;
   void keep_top_k();
   void keep_top_p();

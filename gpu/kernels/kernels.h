@@ -33,7 +33,8 @@ class DenseProduct;
 struct KernelContext {
   uint32_t n_sms = 1;            // for the shape of grids; never shows in results
   std::byte* scratch = nullptr;  // device memory, 16-byte aligned, used by one call at a time
-  uint64_t scratch_bytes = 0;    // attention needs attention_scratch_bytes at least, the others nothing
+  // Attention needs attention_scratch_bytes at least, the choice of best tokens best_scratch_bytes, the others nothing.
+  uint64_t scratch_bytes = 0;
   // The library for products of long prompts (gpu/dense_product.h), null to do without it; outlives the context.
   // It is used where the scratch memory has dense_least_scratch_bytes.
   DenseProduct* dense = nullptr;
@@ -61,6 +62,14 @@ uint64_t act_row_bytes(ActFormat format, uint32_t cols);
 // room for the partial results of all pages and tokens: this, times (tokens * pages + tokens) / 2.
 inline uint64_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim) {
   return 2 * uint64_t{n_heads} * (uint64_t{head_dim} + 2) * sizeof(float);
+}
+
+// Scratch memory in which the best tokens of one row of logits are chosen: the best of each part of the row. With room
+// for several rows they go at once.
+inline constexpr uint32_t best_part_tokens = 2048;
+inline uint32_t best_parts(uint32_t n_vocab) { return (n_vocab + best_part_tokens - 1) / best_part_tokens; }
+inline uint64_t best_scratch_bytes(uint32_t n_vocab) {
+  return uint64_t{best_parts(n_vocab)} * most_best * sizeof(uint64_t);
 }
 
 inline constexpr uint32_t decode_tokens = 16;                // the most that count as decode
@@ -95,6 +104,7 @@ Status run(cudaStream_t stream, const SoftcapCall& call, const KernelContext& co
 Status run(cudaStream_t stream, const CopyRowsCall& call, const KernelContext& context);
 Status run(cudaStream_t stream, const RouteCall& call, const KernelContext& context);
 Status run(cudaStream_t stream, const MergeCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const BestLogitsCall& call, const KernelContext& context);
 
 // The kernels that a product chooses from.
 Status matvec_q8(cudaStream_t stream, std::span<const MatmulCall> calls,

@@ -371,7 +371,8 @@ LinkLane link_lane(const Machine& machine, const std::string& device) {
   return lane;
 }
 
-// Values go one by one, and are waited for once. Logits that an accelerator computes come to the host.
+// Values go one by one, and are waited for once. Logits that an accelerator computes come to the host, as if all were
+// wanted.
 void add_hand_overs(const Graph& graph, const Placement& placement, const LinkLane& lane, uint32_t n_tokens,
                     std::vector<OpCost>& ops) {
   const auto seconds = [&](uint8_t to, double floats) {

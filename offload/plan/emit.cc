@@ -316,8 +316,16 @@ Status Executor::emit(const HeadOp& op) {
   norm(op.norm, op.eps, ws().x, n_logits_, ws().x);
   SLUICE_RETURN_IF_ERROR(product(op.output, {}, ws().x, n_logits_, ws().logits, g_.n_vocab, false));
   if (op.softcap > 0) launch(SoftcapCall{ws().logits, n_logits_, g_.n_vocab, op.softcap});
-  if (site_ != host_site) launch(CopyRowsCall{ws().logits, seen_.counting, n_logits_, g_.n_vocab, tables_.logits});
+  give_out_logits();
   return {};
+}
+
+// To the host: what was asked of them.
+void Executor::give_out_logits() {
+  const float* logits = ws().logits;
+  if (wants_best_) launch(BestLogitsCall{logits, seen_.best, seen_.recent, n_logits_, g_.n_vocab, tables_.best});
+  if (wants_whole_ && site_ != host_site)
+    launch(CopyRowsCall{logits, seen_.counting, n_logits_, g_.n_vocab, tables_.logits});
 }
 
 }  // namespace sluice::plan

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <new>
 #include <thread>
 #include <utility>
@@ -76,6 +77,7 @@ Status Executor::check(const Batch& batch) const {
   if (rows > most.logit_rows)
     return error(Code::invalid_argument, "a batch that wants {} rows of logits, planned were at most {}", rows,
                  most.logit_rows);
+  SLUICE_RETURN_IF_ERROR(check_best(batch, static_cast<size_t>(rows)));
   if (batch.tap_layers.size() > most.taps)
     return error(Code::invalid_argument, "a batch with {} taps, planned were {}", batch.tap_layers.size(), most.taps);
   for (const uint32_t layer : batch.tap_layers)
@@ -84,6 +86,25 @@ Status Executor::check(const Batch& batch) const {
   for (const BatchToken& t : batch.tokens)
     if (t.token < 0 || static_cast<uint32_t>(t.token) >= g_.n_vocab)
       return error(Code::invalid_argument, "token {} is not one of the {} of {}", t.token, g_.n_vocab, g_.name);
+  return {};
+}
+
+Status Executor::check_best(const Batch& batch, size_t n_rows) const {
+  const auto is_token = [this](int32_t id) { return id >= 0 && static_cast<uint32_t>(id) < g_.n_vocab; };
+  for (const BatchToken& t : batch.tokens) {
+    const BestTokens& best = t.best;
+    if (!t.wants_logits || best.k == 0) continue;
+    if (n_rows > best_rows(plan_.workspace))
+      return error(Code::invalid_argument, "a batch of {} rows, some with their best tokens: at most {}", n_rows,
+                   best_rows(plan_.workspace));
+    if (best.k > most_best || best.recent.size() > most_recent)
+      return error(Code::invalid_argument, "the {} best tokens with {} recent ones: at most {} and {}", best.k,
+                   best.recent.size(), most_best, most_recent);
+    if (!(best.penalty > 0) || !std::isfinite(best.penalty) ||
+        !std::all_of(best.recent.begin(), best.recent.end(), is_token))
+      return error(Code::invalid_argument, "a penalty of {}, or of tokens that are none of the {} of {}", best.penalty,
+                   g_.n_vocab, g_.name);
+  }
   return {};
 }
 
@@ -114,6 +135,7 @@ Status Executor::begin(const Batch& batch) {
 void Executor::fill_tables(const Batch& batch) {
   n_tokens_ = static_cast<uint32_t>(batch.tokens.size());
   n_logits_ = 0;
+  wants_best_ = wants_whole_ = false;
   tree_ = batch.tree;
   uint32_t t = 0;
   for (uint32_t s = 0; s < sequences_.size(); ++s)
@@ -121,10 +143,21 @@ void Executor::fill_tables(const Batch& batch) {
       const BatchToken& token = batch.tokens[t];
       written_.positions[t] = token.position;
       written_.slots[t] = {s, sequences_[s].before + i, token.ancestors};
-      if (token.wants_logits) written_.logit_index[n_logits_++] = t;
+      if (token.wants_logits) fill_row(token, t);
     }
   for (Site& site : sites_) site.acts_of = nullptr, site.rope_made = false;
   for (Value& value : values_) value.present = 0;
+}
+
+// The next row of logits: that of the index-th token.
+void Executor::fill_row(const BatchToken& token, uint32_t index) {
+  const uint32_t row = n_logits_++;
+  written_.logit_index[row] = index;
+  const BestTokens best = token.best.k > 0 ? token.best : BestTokens{};
+  (best.k > 0 ? wants_best_ : wants_whole_) = true;
+  if (row >= best_rows(plan_.workspace)) return;  // then all are wanted whole
+  written_.best[row] = {best.k, static_cast<uint32_t>(best.recent.size()), best.penalty};
+  std::copy(best.recent.begin(), best.recent.end(), written_.recent + uint64_t{row} * most_recent);
 }
 
 // Cosines and sines, at each site that rotates, once.
@@ -181,7 +214,8 @@ uint32_t Executor::recorded_pages() const {
 
 // What calls depend on but for what tables hold.
 uint64_t Executor::recording_key() const {
-  return uint64_t{most_pages_} << 40 | uint64_t{n_tokens_} << 24 | uint64_t{n_logits_} << 8 | uint64_t{tree_};
+  const uint64_t flags = uint64_t{wants_whole_} << 2 | uint64_t{wants_best_} << 1 | uint64_t{tree_};
+  return uint64_t{most_pages_} << 40 | uint64_t{n_tokens_} << 24 | uint64_t{n_logits_} << 8 | flags;
 }
 
 // Where tables are written and where kernels find them.
@@ -306,7 +340,7 @@ Result<StepResult> Executor::step(const Batch& batch) {
   const Span span(trace_, ranges_, {"step", kind, kind});
   batch_ = &batch;
   SLUICE_RETURN_IF_ERROR(finish(begin_and_run(batch)));
-  return StepResult{tables_.logits, n_logits_, tables_.taps};
+  return StepResult{tables_.logits, tables_.best, n_logits_, tables_.taps};
 }
 
 }  // namespace sluice::plan

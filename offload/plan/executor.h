@@ -31,7 +31,10 @@
 namespace sluice::plan {
 
 struct StepResult {
-  const float* logits = nullptr;  // rows in the order of the tokens that wanted them, n_vocab each
+  // Rows in the order of the tokens that wanted logits: n_vocab logits each, or most_best places for the best tokens,
+  // whichever was asked for (core/batch.h); the other one holds nothing.
+  const float* logits = nullptr;
+  const TokenLogit* best = nullptr;
   uint32_t n_rows = 0;
   const float* taps = nullptr;  // tap_layers x n_rows x hidden
 };
@@ -94,11 +97,13 @@ class Executor {
   };
 
   Status check(const Batch& batch) const;
+  Status check_best(const Batch& batch, size_t n_rows) const;
   Status begin(const Batch& batch);
   Status run(const Batch& batch);
   Status begin_and_run(const Batch& batch);
   Status finish(Status status);
   void fill_tables(const Batch& batch);
+  void fill_row(const BatchToken& token, uint32_t index);
   bool recordable() const;
   uint32_t recorded_pages() const;
   uint64_t recording_key() const;
@@ -150,6 +155,7 @@ class Executor {
   Status run_ahead();
   Status attend(const AttentionOp& op, uint32_t first_page, uint32_t n_pages, bool start, bool finish);
   void tap(uint32_t layer);
+  void give_out_logits();
   const float* vector(TensorId id);
 
   const Graph& g_;
@@ -166,6 +172,7 @@ class Executor {
   // Of the current step
   uint32_t op_ = 0, site_ = 0;
   uint32_t n_tokens_ = 0, n_logits_ = 0;
+  bool wants_best_ = false, wants_whole_ = false;  // some of the rows of logits
   bool tree_ = false;
   bool replays_ = false;        // the queue has a recording of this step: all is prepared, nothing launched
   uint32_t most_pages_ = 0;     // that a recording has to serve; 0: none is made

@@ -52,6 +52,8 @@ void take_token_tables(Carver& c, const Graph& g, const WorkspaceShape& shape, u
   for (const RopeSpec& rope : g.ropes) freqs += rope.freqs.size();
   c.take(out.freqs, freqs);
   c.take(out.embed_rows, tokens);
+  c.take(out.best, best_rows(shape));
+  c.take(out.recent, uint64_t{best_rows(shape)} * most_recent);
 }
 
 uint64_t embed_slot_bytes(const Graph& g) {
@@ -101,7 +103,7 @@ TokenTables moved(TokenTables t, ptrdiff_t by) {
                                                                            static_cast<uintptr_t>(by));
   };
   move(t.positions), move(t.slots), move(t.spans), move(t.logit_index), move(t.counting), move(t.freqs);
-  move(t.embed_rows);
+  move(t.embed_rows), move(t.best), move(t.recent);
   return t;
 }
 
@@ -115,6 +117,7 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, uint32_t pages_per
   out.mirrored_bytes = c.here();
   take_token_tables(c, g, shape, n, r, out.all);
   c.take(out.logits, r * g.n_vocab);
+  c.take(out.best, uint64_t{best_rows(shape)} * most_best);
   c.take(out.taps, shape.taps * r * g.hidden_size);
   c.page_align();
   out.embed_slot = embed_slot_bytes(g);

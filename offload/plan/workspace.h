@@ -1,10 +1,14 @@
 // Workspace and StepTables: the activations of one step at one site, and what the host writes for all sites to
 // read, carved once from memory.
 //
-// Sizes are in the comments: N tokens at most in a step, R rows of logits, S sequences, L layers.
+// Sizes are in the comments: N tokens at most in a step, R rows of logits, B of them of which the best tokens are
+// wanted, S sequences, L layers.
 #pragma once
 
+#include <algorithm>
+
 #include "core/graph.h"
+#include "core/kernel.h"
 #include "core/memory.h"
 
 namespace sluice::plan {
@@ -16,6 +20,12 @@ struct WorkspaceShape {
   uint32_t taps = 0;        // hidden states kept for this many layers
   bool operator==(const WorkspaceShape&) const = default;
 };
+
+// Tokens of recorded steps.
+inline constexpr uint32_t few_tokens = 16;
+
+// B: as many as few tokens give.
+inline uint32_t best_rows(const WorkspaceShape& shape) { return std::min(shape.logit_rows, few_tokens); }
 
 // In the memory of one site.
 struct Workspace {
@@ -53,6 +63,8 @@ struct TokenTables {
   uint32_t* counting = nullptr;            // max(N, R): 0, 1, 2, …
   float* freqs = nullptr;                  // of each rope, one behind the other
   const std::byte** embed_rows = nullptr;  // N
+  BestLogitsRow* best = nullptr;           // B
+  int32_t* recent = nullptr;               // B x most_recent
 };
 
 // In host memory that all sites reach.
@@ -67,10 +79,10 @@ struct StepTables {
   std::byte* embed_slots = nullptr;  // N x embed_slot: gathered rows, as read
   uint64_t embed_slot = 0;
   // Results
-  float* logits = nullptr;  // R x n_vocab
-  float* taps = nullptr;    // taps x R x hidden
+  float* logits = nullptr;     // R x n_vocab
+  TokenLogit* best = nullptr;  // B x most_best
+  float* taps = nullptr;       // taps x R x hidden
 };
-inline constexpr uint32_t few_tokens = 16;
 
 // The same tables `by` bytes away.
 TokenTables moved(TokenTables tables, ptrdiff_t by);

@@ -65,6 +65,7 @@ TEST_CASE("cost: what the smaller calls touch") {
   CHECK(cost(CopyRowsCall{nullptr, nullptr, 5, 7, nullptr}).flops == 0);
   CHECK(cost(RouteCall{nullptr, 3, 8, 2, nullptr, nullptr}).bytes == 3 * (8 + 2 * 2) * 4);
   CHECK(cost(MergeCall{nullptr, nullptr, 3, 2, 16, false, nullptr}).bytes == 3 * (2 + 1) * 16 * 4);
+  CHECK(cost(BestLogitsCall{nullptr, nullptr, nullptr, 3, 1000, nullptr}).bytes == 3 * 1000 * 4);
   KvAppendCall append{};
   append.n_tokens = 3;
   append.n_kv_heads = 2;
@@ -76,9 +77,9 @@ TEST_CASE("cost: what the smaller calls touch") {
 }
 
 TEST_CASE("kernels: every call has a name of its own") {
-  const KernelCall calls[] = {GatherRowsCall{}, RmsNormCall{},  QuantizeCall{},  MatmulCall{},   RopeTableCall{},
-                              RopeCall{},       KvAppendCall{}, AttentionCall{}, GatedActCall{}, SoftcapCall{},
-                              CopyRowsCall{},   RouteCall{},    MergeCall{}};
+  const KernelCall calls[] = {GatherRowsCall{}, RmsNormCall{},  QuantizeCall{},  MatmulCall{},    RopeTableCall{},
+                              RopeCall{},       KvAppendCall{}, AttentionCall{}, GatedActCall{},  SoftcapCall{},
+                              CopyRowsCall{},   RouteCall{},    MergeCall{},     BestLogitsCall{}};
   static_assert(std::size(calls) == std::variant_size_v<KernelCall>);
   for (size_t a = 0; a < std::size(calls); ++a)
     for (size_t b = 0; b < a; ++b) CHECK(name(calls[a]) != name(calls[b]));

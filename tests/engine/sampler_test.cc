@@ -8,6 +8,8 @@
 #include <numeric>
 #include <random>
 
+#include "tests/cpu/best_logits_cases.h"
+
 using namespace sluice;
 using namespace sluice::engine;
 
@@ -106,6 +108,90 @@ TEST_CASE("the distribution equals a plain computation, whatever the options") {
     CHECK(std::abs(sum - 1) < 1e-12);
     CHECK(std::any_of(got.begin(), got.end(), [&](const auto& c) { return c.id == token; }));
   }
+}
+
+namespace {
+
+// What a device gives a sampler that asks for the best tokens.
+std::vector<TokenLogit> best_tokens(const BestTokens& wanted, const std::vector<float>& logits) {
+  cpu::test::BestCase c{1, static_cast<uint32_t>(logits.size()), logits, {}, {}};
+  c.recent.assign(wanted.recent.begin(), wanted.recent.end());
+  c.rows = {{wanted.k, static_cast<uint32_t>(c.recent.size()), wanted.penalty}};
+  return cpu::test::best_of(c, 0);
+}
+
+}  // namespace
+
+TEST_CASE("the best tokens give the same tokens and the same distribution as all logits, for any seed and options") {
+  std::mt19937 rng(12);
+  for (int round = 0; round < 300; ++round) {
+    const size_t n = 61 + rng() % 400;
+    SamplerOptions o;
+    o.temperature = static_cast<float>(rng() % 20) / 10;
+    o.top_k = 1 + static_cast<int32_t>(rng() % 60);
+    o.top_p = rng() % 3 ? static_cast<float>(rng() % 101) / 100 : 1;
+    o.min_p = rng() % 3 ? static_cast<float>(rng() % 50) / 100 : 0;
+    o.repeat_penalty = rng() % 3 ? 0.5f + static_cast<float>(rng() % 20) / 10 : 1;
+    o.repeat_last_n = static_cast<int32_t>(rng() % 20);
+    o.seed = rng();
+    Sampler some = make(o, n), all = make(o, n);
+    for (int i = 0; i < 30; ++i) {
+      std::vector<float> logits = random_logits(rng, n, 3);
+      if (round % 2 == 0)
+        for (float& x : logits) x = std::round(x);
+      const BestTokens wanted = some.wanted();
+      REQUIRE(wanted.k == (o.temperature == 0 ? 1 : o.top_k));
+      const auto token = some.sample(best_tokens(wanted, logits));
+      REQUIRE(token.ok());
+      REQUIRE(*token == sample(all, logits));
+      REQUIRE(some.candidates().size() == all.candidates().size());
+      for (size_t c = 0; c < all.candidates().size(); ++c) {
+        REQUIRE(some.candidates()[c].id == all.candidates()[c].id);
+        REQUIRE(some.candidates()[c].logit == all.candidates()[c].logit);
+        REQUIRE(some.candidates()[c].probability == all.candidates()[c].probability);
+      }
+      for (Sampler* sampler : {&some, &all}) sampler->accept(*token);
+    }
+  }
+}
+
+TEST_CASE("what cannot be drawn from the best tokens is drawn from all logits") {
+  const auto k = [](auto change) {
+    SamplerOptions o;
+    o.repeat_penalty = 1.1f;
+    o.repeat_last_n = 2000;
+    change(o);
+    Sampler sampler = make(o, 1000);
+    for (uint32_t i = 0; i < most_recent; ++i) sampler.accept(3);
+    const uint32_t before = sampler.wanted().k;
+    sampler.accept(4);
+    CHECK(sampler.wanted().k == (o.repeat_last_n > 1024 ? 0 : before));
+    return before;
+  };
+  CHECK(k([](auto&) {}) == 40);
+  CHECK(k([](auto& o) { o.repeat_last_n = 1024; }) == 40);
+  CHECK(k([](auto& o) { o.top_k = 256; }) == 256);
+  CHECK(k([](auto& o) { o.top_k = 257; }) == 0);
+  CHECK(k([](auto& o) { o.top_k = 0; }) == 0);
+  CHECK(k([](auto& o) { o.top_k = -1; }) == 0);
+  CHECK(k([](auto& o) { o.temperature = 0, o.top_k = 0; }) == 1);
+  SamplerOptions o;
+  CHECK(make(o, 40).wanted().k == 0);  // no fewer than there are
+  CHECK(make(o, 41).wanted().k == 40);
+  o.temperature = 0;
+  CHECK(make(o, 1).wanted().k == 1);
+}
+
+TEST_CASE("best tokens that are too few, or not finite, are an error") {
+  SamplerOptions o;
+  o.top_k = 2;
+  Sampler sampler = make(o, 5);
+  const TokenLogit good{1, 3}, bad{std::nanf(""), 4};
+  CHECK(sampler.sample(std::vector<TokenLogit>{good}).status().code() == Code::invalid_argument);
+  const auto token = sampler.sample(std::vector<TokenLogit>{bad, good});
+  REQUIRE(!token.ok());
+  CHECK(token.status().message().find("token 4 is nan") != std::string::npos);
+  CHECK(make(plain(), 5).sample(std::vector<TokenLogit>{}).status().code() == Code::invalid_argument);
 }
 
 TEST_CASE("draws follow the distribution (chi-square)") {

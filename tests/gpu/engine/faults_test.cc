@@ -3,6 +3,7 @@
 #include <map>
 #include <thread>
 
+#include "tests/engine/sampling_rig.h"
 #include "tests/gpu/engine/gpu_engine_rig.h"
 
 namespace sluice::test {
@@ -118,6 +119,23 @@ TEST_CASE("gpu engine: decoding with all at hand is recorded once for many lengt
   (void)all_logits(*engine.runtime, ids, 1);
   CHECK(standin::calls(standin::Call::launch) == launches);
   CHECK(engine.runtime->accelerators().front()->gpu().bytes_computed_on() > 0);
+}
+
+TEST_CASE("gpu engine: a recording serves whatever sampling asks for, and leaves the logits where they are") {
+  const Fixture f("llama_mha");
+  const GpuEngine engine(options_of(f, Precision::fast), {});
+  const auto generate = [&](From from) {
+    for (engine::SamplerOptions o : kinds_of_sampling())
+      if (o.top_k > 0) (void)generated(*engine.runtime, o, {3}, 10, from);
+  };
+  generate(From::best);
+  CHECK(standin::calls(standin::Call::graph_instantiate) == 1);
+  const uint64_t launches = standin::calls(standin::Call::launch);
+  generate(From::best);
+  CHECK(standin::calls(standin::Call::graph_instantiate) == 1);
+  CHECK(standin::calls(standin::Call::launch) == launches);
+  generate(From::logits);
+  CHECK(standin::calls(standin::Call::graph_instantiate) == 2);
 }
 
 TEST_CASE("gpu engine: each call that records a step fails at its Nth time") {

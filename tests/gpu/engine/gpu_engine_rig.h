@@ -46,8 +46,8 @@ inline Result<engine::Blueprint> place_on_gpu(EngineOptions options, const GpuEn
   b.gpus = {0};
   b.wrap_store = o.wrap_store;
   const Graph& g = b.model.graph;
-  const uint64_t scratch =
-      gpu::kernel_scratch_bytes({g.n_heads, g.head_dim, g.hidden_size, b.plan.context, b.plan.workspace.tokens});
+  const uint64_t scratch = gpu::kernel_scratch_bytes(
+      {g.n_heads, g.head_dim, g.hidden_size, b.plan.context, b.plan.workspace.tokens, g.n_vocab});
   testing::place(g, b.plan, {"gpu 0", o.placed, o.split, o.resident, scratch});
   return b;
 }
