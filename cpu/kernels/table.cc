@@ -21,6 +21,8 @@ const KernelTable& table() {
       .copy_rows = copy_rows,
       .route = route,
       .merge = merge,
+      .dequantize_panel = dequantize_panel,
+      .store_tile = store_tile,
   };
   return kernels;
 }

@@ -53,13 +53,15 @@ const std::byte* Executor::activations(const float* x, ActFormat format, uint32_
 Status Executor::product(TensorId weights, TensorId bias, const float* x, uint32_t n_rows, float* out,
                          uint32_t out_stride, bool accumulate) {
   const TensorSpec& t = g_.tensor(weights);
-  const ActFormat format = at().device->act_format(t.dtype, plan_.numerics.compute);
+  // Logits are of few tokens, in prompts too.
+  const bool prompt = batch_->prompt && !std::holds_alternative<HeadOp>(g_.ops[op_]);
+  const ActFormat format = at().device->act_format(t.dtype, plan_.numerics.compute, prompt);
   const std::byte* acts = activations(x, format, n_rows, t.cols);
   for (const Tile& tile : plan_.movement.weights.of(weights)) {
     SLUICE_ASSIGN_OR_RETURN(const std::byte* data, at().weights->use(tile, queue()));
     const float* b = bias.valid() ? vector(bias) + tile.row_begin : nullptr;
     launch(MatmulCall{data, t.dtype, tile.row_end - tile.row_begin, t.cols, acts, format, n_rows, out + tile.row_begin,
-                      out_stride, b, accumulate, batch_->prompt});
+                      out_stride, b, accumulate, prompt});
     at().weights->used(tile, queue());
     SLUICE_RETURN_IF_ERROR(run_ahead());
   }
