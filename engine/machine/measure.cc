@@ -35,9 +35,9 @@ Status measure_type(KernelTimer& timer, DType type, Compute compute, double& gb_
   const auto rows = static_cast<uint32_t>(tile_bytes / row_bytes(type, cols) / 16 * 16);
   SLUICE_ASSIGN_OR_RETURN(const double one, timer.time_product(type, compute, rows, cols, 1));
   gb_s = static_cast<double>(rows * row_bytes(type, cols)) / one * 1e-9;
-  const uint32_t few_rows = some_rows(timer.device());
-  SLUICE_ASSIGN_OR_RETURN(const double many, timer.time_product(type, compute, few_rows, cols, many_tokens));
-  gflops = 2.0 * few_rows * cols * many_tokens / many * 1e-9;
+  const uint32_t some = some_rows(timer.device());
+  SLUICE_ASSIGN_OR_RETURN(const double many, timer.time_product(type, compute, some, cols, many_tokens));
+  gflops = 2.0 * some * cols * many_tokens / many * 1e-9;
   return {};
 }
 
