@@ -69,6 +69,7 @@ Json fields(const BenchResult& r, const ModelReport& m) {
   return {{"version", version},
           {"cpu_info", r.plan.machine.cpu},
           {"isa", r.plan.machine.isa},
+          {"prompts", r.plan.machine.prompts},
           {"model_filename", r.model},
           {"model_type", m.name},
           {"model_size", m.tensor_bytes},

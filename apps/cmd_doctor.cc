@@ -29,7 +29,9 @@ std::string cpu_text(const CpuHealth& c) {
                            c.isa,
                            " with ",
                            std::to_string(c.threads),
-                           " threads\n  caches: L1d ",
+                           " threads",
+                           c.prompts.empty() ? "" : ", prompts by " + printable(c.prompts),
+                           "\n  caches: L1d ",
                            size_or_unknown(c.l1d_bytes),
                            ", L2 ",
                            size_or_unknown(c.l2_bytes),
@@ -98,7 +100,8 @@ Json cpu_json(const CpuHealth& c) {
           {"cores", c.cores},         {"hardware_threads", c.hardware_threads},
           {"threads", c.threads},     {"numa_nodes", c.numa_nodes},
           {"l1d_bytes", c.l1d_bytes}, {"l2_bytes", c.l2_bytes},
-          {"l3_bytes", c.l3_bytes},   {"quota", c.quota}};
+          {"l3_bytes", c.l3_bytes},   {"quota", c.quota},
+          {"prompts", c.prompts}};
 }
 
 Json memory_json(const MemoryHealth& m) {

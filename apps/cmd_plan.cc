@@ -177,7 +177,8 @@ std::string describe(const PlanReport& plan) {
   std::string out = printable(plan.model) + "\n" + "numerics " + plan.numerics_hash + ", compute " + plan.precision +
                     ", context " + std::to_string(plan.context) + ", steps of up to " + std::to_string(plan.batch) +
                     " tokens\n" + "machine: " + printable(plan.machine.cpu) + ", " + plan.machine.isa + ", " +
-                    std::to_string(plan.machine.threads) + " threads\n\n";
+                    std::to_string(plan.machine.threads) + " threads" +
+                    (plan.machine.prompts.empty() ? "" : ", prompts by " + printable(plan.machine.prompts)) + "\n\n";
   if (plan.devices.size() > 1)
     return out + device_layer_table(plan) + "\n" + device_table(plan) + "\n" + memory_of_devices(plan) + kv + "\n\n" +
            predictions(plan);

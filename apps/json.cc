@@ -162,6 +162,7 @@ std::string plan_json(const PlanReport& plan) {
                {"machine",
                 {{"cpu", plan.machine.cpu},
                  {"isa", plan.machine.isa},
+                 {"prompts", plan.machine.prompts},
                  {"no_gpu", plan.machine.no_gpu},
                  {"threads", plan.machine.threads},
                  {"memory_gb_s", plan.machine.memory_gb_s},

@@ -130,7 +130,7 @@ class VirtualDevice : public Device {
   std::string name() const override { return lane_ == gpu_lane ? "gpu 0" : "cpu"; }
   TierId memory_tier() const override { return tier_; }
   Queue& queue() override { return queue_; }
-  ActFormat act_format(DType, Compute) const override { return ActFormat::f32; }
+  ActFormat act_format(DType, Compute, bool) const override { return ActFormat::f32; }
   uint64_t act_row_bytes(ActFormat, uint32_t cols) const override { return uint64_t{cols} * 4; }
 
  private:

@@ -24,11 +24,12 @@ class Device {
   virtual TierId memory_tier() const = 0;
   virtual Queue& queue() = 0;
 
-  // The form in which this device wants the activations that meet weights of `weights` in a product.
-  virtual ActFormat act_format(DType weights, Compute compute) const = 0;
+  // The form in which this device wants the activations that meet weights of `weights` in a product, of a prompt or
+  // of tokens that are decoded. Never depends on how many tokens there are.
+  virtual ActFormat act_format(DType weights, Compute compute, bool prompt) const = 0;
 
   // Bytes from one row of `cols` activations to the next in that form: 4 * cols for f32, since plain rows
-  // are contiguous and used as they are; a multiple of 64 for q8.
+  // are contiguous and used as they are; a multiple of 64 for q8; 2 * cols for bf16, of which groups are packed.
   virtual uint64_t act_row_bytes(ActFormat format, uint32_t cols) const = 0;
 };
 

@@ -5,9 +5,14 @@
 namespace sluice {
 namespace {
 
-// A q8 row costs a byte for each value and three words for each 32; f32 four bytes.
+// A q8 row costs a byte for each value and three words for each 32.
 uint64_t act_bytes(ActFormat format, uint64_t values) {
-  return format == ActFormat::f32 ? values * 4 : values + values / 32 * 12;
+  switch (format) {
+    case ActFormat::f32: return values * 4;
+    case ActFormat::q8: return values + values / 32 * 12;
+    case ActFormat::bf16: return values * 2;
+  }
+  return 0;
 }
 
 struct CostOf {

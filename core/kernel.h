@@ -24,7 +24,11 @@ enum class Compute : uint8_t { fast, f32 };
 enum class ActFormat : uint8_t {
   f32,
   q8,  // 8-bit values in blocks of 32 with a scale each; the layout is the device's own
+  // Of prompts, on devices that multiply them so. Tokens lie in groups of act_group, the last one as large as the
+  // others, and are packed in the device's own way: a product of them is not cut by tokens.
+  bf16,
 };
+inline constexpr uint32_t act_group = 64;
 
 enum class KvType : uint8_t { f16, f32 };
 inline uint64_t kv_bytes(KvType type) { return type == KvType::f16 ? 2 : 4; }
@@ -50,7 +54,8 @@ struct RmsNormCall {
 };
 
 // Activations into the form that a product wants; `out` has n_rows rows of act_row_bytes(format, cols).
-// q8: each block of 32 is scaled by max|x|/127 and rounded to nearest. Not needed for ActFormat::f32.
+// q8: each block of 32 is scaled by max|x|/127 and rounded to nearest. bf16: rounded to nearest, ties to even; `out`
+// has n_rows rounded up to act_group. Not needed for ActFormat::f32.
 struct QuantizeCall {
   const float* x;
   ActFormat format;
@@ -63,7 +68,7 @@ struct MatmulCall {
   const std::byte* weights;  // rows x cols of dtype, any alignment
   DType dtype;
   uint32_t rows, cols;
-  const std::byte* x;  // n_tokens rows of act_row_bytes(x_format, cols)
+  const std::byte* x;  // n_tokens rows of act_row_bytes(x_format, cols), as a QuantizeCall made them
   ActFormat x_format;
   uint32_t n_tokens;
   float* out;           // n_tokens x rows, rows apart by out_stride

@@ -46,8 +46,8 @@ struct DeviceRates {
   std::map<DType, double> matmul_f32_gflops;
   double call_us = 0;  // cost of one kernel call beyond its bytes
   double recorded_us = 0;  // the same in a step that was recorded and is replayed whole; 0: not measured
-  // Where this was measured: `matmul_gflops` is of so many tokens, and those beyond go at more_gflops, since what is done
-  // once for all of them is done then. 0: not measured.
+  // Where this was measured: `matmul_gflops` is of so many tokens, and those beyond, or beyond those of `products`, go
+  // at more_gflops, since what is done once for all of them is done then. 0: not measured.
   uint32_t many_tokens = 0;
   double more_gflops = 0;
   // Of the models that were planned on this machine; what is not here is derived from the rates.

@@ -30,13 +30,22 @@ constexpr uint32_t ahead_tokens = 8;
 
 bool is_small(const Cost& c) { return c.bytes < solo_bytes && c.flops < solo_flops; }
 
+// Whether it is DenseProduct's.
+bool is_dense(const MatmulCall& product) { return product.x_format == ActFormat::bf16; }
+
+void run_piece(const KernelTable& kernels, DenseProduct* dense, const KernelCall& call, Share piece, uint32_t thread) {
+  const auto* product = std::get_if<MatmulCall>(&call);
+  if (product != nullptr && is_dense(*product)) dense->multiply(*product, piece, thread);
+  else run(kernels, call, piece);
+}
+
 // Into how many pieces a product is cut that threads take one after another, each as it gets free, so
 // that a thread whose core is slow or wanted by others holds nobody up. Small ones are not worth the
 // taking.
 uint32_t pieces_of(const MatmulCall& product, uint32_t n_threads) {
   const uint64_t weights = product.rows * row_bytes(product.dtype, product.cols);
-  const uint64_t most = std::min<uint64_t>(pieces_per_thread * n_threads, weights / least_piece_bytes);
-  return std::max(n_threads, static_cast<uint32_t>(most));
+  const uint64_t worth = is_dense(product) ? product.rows / DenseProduct::panel_rows : weights / least_piece_bytes;
+  return std::max(n_threads, static_cast<uint32_t>(std::min<uint64_t>(pieces_per_thread * n_threads, worth)));
 }
 
 // Calls that need no barrier in between, the product that comes next, and when the leader ended each.
@@ -45,6 +54,7 @@ struct TeamCalls {
     std::atomic<uint32_t> pieces{0};  // thread i has piece i from the start; this counts those beyond
   };
   const KernelTable* kernels;
+  DenseProduct* dense;
   const KernelCall* const* calls;
   uint32_t n;
   const MatmulCall* next;
@@ -61,7 +71,7 @@ void run_share(const void* context, Share share) {
     std::atomic<uint32_t>& taken = work->taken[i].pieces;
     for (uint32_t piece = share.index; piece < n_pieces;
          piece = share.count + taken.fetch_add(1, std::memory_order_relaxed)) {
-      run(*work->kernels, call, {piece, n_pieces});
+      run_piece(*work->kernels, work->dense, call, {piece, n_pieces}, share.index);
       if (n_pieces == share.count) break;  // nothing is left to take
     }
     if (share.index == 0 && i + 1 < work->n) work->ends_ns[i] = now_ns();
@@ -72,7 +82,8 @@ void run_share(const void* context, Share share) {
 Ahead next_weights(const void* context, Share share) {
   const MatmulCall* next = static_cast<const TeamCalls*>(context)->next;
   if (next == nullptr) return {};
-  const Range rows = range_of(next->rows, {share.index, pieces_of(*next, share.count)}, matmul_row_unit);
+  const uint32_t unit = is_dense(*next) ? DenseProduct::row_unit : matmul_row_unit;
+  const Range rows = range_of(next->rows, {share.index, pieces_of(*next, share.count)}, unit);
   const uint64_t size = row_bytes(next->dtype, next->cols);
   return {next->weights + rows.begin * size, std::min((rows.end - rows.begin) * size, ahead_bytes)};
 }
@@ -83,12 +94,20 @@ struct Stretch {
 };
 Stretch outputs(const MatmulCall& c) { return {c.out, c.out + uint64_t{c.n_tokens - 1} * c.out_stride + c.rows}; }
 
+uint64_t x_bytes(const MatmulCall& c) {
+  switch (c.x_format) {
+    case ActFormat::q8: return c.n_tokens * q8_row_bytes(c.cols);
+    case ActFormat::bf16: return bf16_bytes(c.n_tokens, c.cols);
+    case ActFormat::f32: break;
+  }
+  return c.n_tokens * c.cols * 4ull;
+}
+
 // Products of the same activations, which neither of them changes.
 bool independent(const MatmulCall& a, const MatmulCall& b) {
   if (a.n_tokens == 0 || a.x != b.x || a.x_format != b.x_format || a.cols != b.cols || a.n_tokens != b.n_tokens)
     return false;
-  const uint64_t x_row = a.x_format == ActFormat::q8 ? q8_row_bytes(a.cols) : a.cols * 4ull;
-  const auto x_end = reinterpret_cast<uintptr_t>(a.x) + a.n_tokens * x_row;
+  const auto x_end = reinterpret_cast<uintptr_t>(a.x) + x_bytes(a);
   for (const MatmulCall* c : {&a, &b}) {
     const Stretch out = outputs(*c);
     if (reinterpret_cast<uintptr_t>(out.begin) < x_end &&
@@ -167,10 +186,20 @@ void CpuQueue::wait(const Event& event) {
 }
 
 void CpuQueue::launch(const KernelCall& call) {
+  if (const auto* product = std::get_if<MatmulCall>(&call); product != nullptr && is_dense(*product)) {
+    SLUICE_CHECK(options_.dense != nullptr);
+    if (Status status = options_.dense->prepare(product->cols); !status.ok()) return fail(status);
+  }
   Command& c = next_slot();
   c.kind = Kind::call;
   c.call = call;
   push();
+}
+
+// The queue fails once it comes here.
+void CpuQueue::fail(const Status& status) {
+  unprepared_.signal(++n_unprepared_, status);
+  wait(Event(unprepared_, n_unprepared_));
 }
 
 Event CpuQueue::signal() {
@@ -245,9 +274,10 @@ uint32_t CpuQueue::run_calls(uint32_t index) {
   const KernelCall* calls[max_group] = {&at(index).call};
   if (team_->size() == 1 || is_small(cost(*calls[0]))) {
     const uint64_t start = busy_since_ns_ != 0 ? busy_since_ns_ : now_ns();
-    run(*options_.kernels, *calls[0], Share{});
+    run_piece(*options_.kernels, options_.dense, *calls[0], Share{}, 0);
     busy_since_ns_ = now_ns();
     account(*calls[0], cost(*calls[0]), start, busy_since_ns_);
+    note_failure();
     return 1;
   }
   uint32_t n = 1;
@@ -268,13 +298,19 @@ uint32_t CpuQueue::run_calls(uint32_t index) {
 void CpuQueue::run_group(const KernelCall* const* calls, uint32_t n, const MatmulCall* next) {
   uint64_t ends_ns[max_group];
   uint64_t start = busy_since_ns_ != 0 ? busy_since_ns_ : now_ns();
-  const TeamCalls work{options_.kernels, calls, n, next, ends_ns, {}};
+  const TeamCalls work{options_.kernels, options_.dense, calls, n, next, ends_ns, {}};
   team_->run(run_share, &work, next_weights);
+  note_failure();
   busy_since_ns_ = ends_ns[n - 1] = now_ns();
   for (uint32_t i = 0; i < n; ++i) {
     account(*calls[i], cost(*calls[i]), start, ends_ns[i]);
     start = ends_ns[i];
   }
+}
+
+void CpuQueue::note_failure() {
+  if (options_.dense == nullptr) return;
+  if (Status status = options_.dense->take_failure(); failure_.ok()) failure_ = std::move(status);
 }
 
 void CpuQueue::account(const KernelCall& call, const Cost& c, uint64_t start_ns, uint64_t end_ns) {

@@ -15,6 +15,7 @@
 
 #include "core/queue.h"
 #include "core/trace.h"
+#include "cpu/dense_product.h"
 #include "cpu/team.h"
 
 namespace sluice::cpu {
@@ -30,6 +31,7 @@ inline constexpr size_t n_kernels = std::variant_size_v<KernelCall>;
 
 struct CpuQueueOptions {
   const KernelTable* kernels = nullptr;
+  DenseProduct* dense = nullptr;  // for products of bf16, made for as many threads; null: there are none. Outlives it
   TeamOptions team;
   Trace* trace = nullptr;         // gets a span on lane "cpu" for each call; outlives the queue
   uint32_t ring_commands = 1024;  // a power of two
@@ -64,6 +66,7 @@ class CpuQueue : public Queue {
 
   CpuQueue(CpuQueueOptions options, std::unique_ptr<Team> team);
   Status start();
+  void fail(const Status& status);
   Command& next_slot();
   void push();
   void publish();
@@ -75,6 +78,7 @@ class CpuQueue : public Queue {
   uint32_t run_calls(uint32_t index);
   void run_group(const KernelCall* const* calls, uint32_t n, const MatmulCall* next);
   const MatmulCall* next_product(uint32_t index);
+  void note_failure();
   void account(const KernelCall& call, const Cost& cost, uint64_t start_ns, uint64_t end_ns);
 
   const CpuQueueOptions options_;
@@ -87,6 +91,8 @@ class CpuQueue : public Queue {
   uint32_t announced_ = 0;
   uint32_t known_consumed_ = 0;
   uint64_t last_value_ = 0;
+  Timeline unprepared_;  // of products that could not be prepared
+  uint64_t n_unprepared_ = 0;
 
   // Of the leader.
   alignas(128) Status failure_;

@@ -56,6 +56,12 @@ const KernelTable& kernels(Isa isa) {
   return scalar::table();
 }
 
+bool has_amx_bf16() {
+  constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & amx_bf16) != 0 && (d & amx_tile) != 0;
+}
+
 Isa best_isa() {
   for (const Isa isa : {Isa::avx512, Isa::avx2})
     if (supported(isa)) return isa;

@@ -17,4 +17,7 @@ const KernelTable& kernels(Isa isa);
 // The widest one that is supported.
 Isa best_isa();
 
+// Whether the processor has AMX with bf16. That the operating system lets programs use it is another matter.
+bool has_amx_bf16();
+
 }  // namespace sluice::cpu

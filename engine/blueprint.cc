@@ -18,6 +18,15 @@ namespace {
 
 constexpr uint32_t default_context = 4096;
 
+cpu::Prompts prompts_of(const EngineOptions& o) {
+  switch (o.prompts) {
+    case Prompts::automatic: return o.precision == Precision::f32 ? cpu::Prompts::int8 : cpu::Prompts::automatic;
+    case Prompts::int8: return cpu::Prompts::int8;
+    case Prompts::bf16: return cpu::Prompts::bf16;
+  }
+  return cpu::Prompts::automatic;
+}
+
 std::string temporary_directory() {
   const char* tmp = std::getenv("TMPDIR");
   return tmp != nullptr && *tmp != 0 ? tmp : "/tmp";
@@ -30,6 +39,8 @@ Status fill_in(EngineOptions& o, const Model& model) {
         fmt::format("a context of {} tokens is more than the {} that the model was trained for; expect nonsense "
                     "beyond, or use -c {}",
                     o.context, model.graph.context_length, model.graph.context_length));
+  if (o.prompts == Prompts::bf16 && o.precision == Precision::f32)
+    return error(Code::invalid_argument, "prompts in bf16 and everything in F32 exclude one another");
   if (o.sessions == 0 || o.logit_rows == 0)
     return error(Code::invalid_argument, "sessions and logit_rows are at least 1");
   if (o.ram == 0) o.ram = available_memory() / 10 * 8;  // the rest is for the page cache and the others
@@ -58,6 +69,13 @@ void take_turns_with_gpus(Blueprint& b) {
   if (!plan::hand_overs(b.model.graph, b.plan.numerics.decode).empty()) b.cpu.patience_us = 2000;
 }
 
+// What else than our kernels computes at each site. Of a machine that a file describes it is not known.
+void name_libraries(Blueprint& b, bool described) {
+  if (described || (b.cpu_library.empty() && b.gpus.empty())) return;
+  b.plan.numerics.libraries = {b.cpu_library};
+  if (!b.gpus.empty()) b.plan.numerics.libraries.push_back(gpu::gpu_library(b.gpus.front()));
+}
+
 // Bytes of KV that may go to disk.
 uint64_t spill_limit(const std::string& directory) {
   std::error_code failed;
@@ -79,11 +97,13 @@ plan::PlanRequest request_of(const EngineOptions& o, const Model& model, Compute
   return request;
 }
 
-// This machine: with what it measures, or measured before.
+// This machine: with what it measures, or measured before. The device that runs will multiply prompts as this one does.
 Result<GpuChoice> look_at_this_machine(Blueprint& b, Compute compute) {
   SLUICE_ASSIGN_OR_RETURN(GpuChoice gpus, choose_gpus(b.options, b.model.graph));
   SLUICE_ASSIGN_OR_RETURN(auto device, cpu::CpuDevice::create(b.cpu));
   b.cpu.n_threads = device->n_threads();
+  b.cpu_library = device->library();
+  b.cpu.prompts = b.cpu_library.empty() ? cpu::Prompts::int8 : cpu::Prompts::bf16;
   MachineRequest request;
   request.machine_file = b.options.machine_file;
   request.path = b.model.files.front();
@@ -120,18 +140,21 @@ Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {
   SLUICE_ASSIGN_OR_RETURN(b.model, open_model(options.model));
   SLUICE_RETURN_IF_ERROR(fill_in(b.options, b.model));
   b.cpu.n_threads = options.threads;
+  b.cpu.prompts = prompts_of(options);
   const Compute compute = options.precision == Precision::f32 ? Compute::f32 : Compute::fast;
   const bool described = purpose == Purpose::plan && !options.machine_file.empty();
   SLUICE_ASSIGN_OR_RETURN(GpuChoice gpus,
                           described ? look_at_described_machine(b, options.ram) : look_at_this_machine(b, compute));
   plan::PlanRequest& request = b.request = request_of(b.options, b.model, compute);
+  if (!b.cpu_library.empty())
+    request.fixed.push_back({"prompt products", cpu::DenseProduct::scratch_bytes(b.cpu.n_threads)});
   request.accelerators = std::move(gpus.accelerators);
   SLUICE_ASSIGN_OR_RETURN(request.pinned, pinned_ops(options, b.model.graph));
   SLUICE_RETURN_IF_ERROR(check_pins(request, gpus.reason));
   SLUICE_ASSIGN_OR_RETURN(b.plan, plan::make_plan(b.model.graph, b.machine, request));
   b.no_gpu = gpus.reason;
   if (b.plan.numerics.sites.size() > 1) b.gpus = gpus.devices;
-  if (!described && !b.gpus.empty()) b.plan.numerics.libraries = {"", gpu::gpu_library(b.gpus.front())};
+  name_libraries(b, described);
   take_turns_with_gpus(b);
   return b;
 }

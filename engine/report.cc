@@ -65,6 +65,7 @@ MachineReport report_machine(const Blueprint& b) {
   report.threads = b.cpu.n_threads;
   report.no_gpu = b.no_gpu;
   report.isa = cpu::kernels(b.cpu.isa).isa;
+  report.prompts = b.cpu_library;
   if (!b.machine.devices.empty()) report.memory_gb_s = b.machine.devices.front().memory_gb_s;
   if (const TierRates* disk = b.machine.tier("disk"); disk != nullptr) report.disk_gb_s = disk->read_gb_s;
   return report;

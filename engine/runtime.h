@@ -29,8 +29,9 @@ struct Blueprint {
   plan::PlanRequest request;  // what the plan was made from
   plan::Plan plan;
   cpu::CpuOptions cpu;
-  std::vector<int> gpus;  // of the plan's sites behind the host's, as CUDA counts them
-  std::string no_gpu;     // one line: why there is none that could be used; or empty
+  std::string cpu_library;  // that multiplies the CPU's prompts; or empty
+  std::vector<int> gpus;    // of the plan's sites behind the host's, as CUDA counts them
+  std::string no_gpu;       // one line: why there is none that could be used; or empty
   // What the runtime reads and writes through instead of the store of its options; empty: that one itself.
   std::function<std::unique_ptr<Store>(std::unique_ptr<Store>)> wrap_store;
 };

@@ -33,7 +33,9 @@ class GpuDevice : public Device {
   std::string name() const override { return name_; }
   TierId memory_tier() const override { return options_.memory_tier; }
   Queue& queue() override { return *queue_; }
-  ActFormat act_format(DType weights, Compute compute) const override { return gpu::act_format(weights, compute); }
+  ActFormat act_format(DType weights, Compute compute, bool) const override {
+    return gpu::act_format(weights, compute);
+  }
   uint64_t act_row_bytes(ActFormat format, uint32_t cols) const override { return gpu::act_row_bytes(format, cols); }
 
   GpuQueue& compute() { return *queue_; }

@@ -1,5 +1,6 @@
-// sluice_bench_kernels [threads]: every kernel's rate by type, shape, tokens and ISA, beside the rates of
-// the memory (GB/s) and of the 8-bit units (GOP/s), measured first.
+// sluice_bench_kernels [threads [avx512|avx2|prompts]]: every kernel's rate by type, shape, tokens and ISA, beside the
+// rates of the memory (GB/s) and of the 8-bit units (GOP/s), measured first. prompts: only products of prompts, by our
+// kernels and, where there is one, by the library.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "bench/kernels/machine_rates.h"
+#include "cpu/cpu_device.h"
 #include "cpu/host_memory.h"
 #include "cpu/isa.h"
 
@@ -132,6 +134,62 @@ void bench_all(cpu::Team& team, cpu::Isa isa, const Rates& rates, const Buffers&
   bench_small(team, isa, rates, b);
 }
 
+// The least of three runs of `calls`, as a queue runs them; in seconds for one.
+double seconds_of(Queue& queue, const std::vector<KernelCall>& calls) {
+  double least = 1e30;
+  for (int i = 0; i < 4; ++i) {
+    const uint64_t start = now_ns();
+    for (const KernelCall& call : calls) queue.launch(call);
+    if (const Status status = queue.signal().wait(); !status.ok()) {
+      std::fprintf(stderr, "%s\n", status.message().c_str());
+      std::exit(1);
+    }
+    if (i > 0) least = std::min(least, static_cast<double>(now_ns() - start) * 1e-9);  // the first one prepares
+  }
+  return least / static_cast<double>(calls.size());
+}
+
+// A prompt's product and the conversion of its activations, on the queue that a run has.
+void bench_prompt(cpu::CpuDevice& device, const Buffers& b, DType type, uint32_t rows, uint32_t cols) {
+  for (const uint32_t tokens : {32u, 64u, 128u, 512u, 1024u}) {
+    const uint64_t bytes = rows * row_bytes(type, cols);
+    const ActFormat format = device.act_format(type, Compute::fast, true);
+    // Activations of these sizes and their packed form share a buffer.
+    auto* x = reinterpret_cast<float*>(b.at(b.x));
+    std::byte* packed = b.at(b.x) + act_bytes / 2;
+    const double convert = seconds_of(device.queue(), {QuantizeCall{x, format, tokens, cols, packed}});
+    std::vector<KernelCall> calls;
+    for (uint64_t i = 0; i < std::max<uint64_t>(1, std::min<uint64_t>(4, cold_bytes / bytes)); ++i)
+      calls.push_back(MatmulCall{b.at(b.weights) + i * bytes, type, rows, cols, packed, format, tokens,
+                                 reinterpret_cast<float*>(b.at(b.out)), rows, nullptr, false, true});
+    const double seconds = seconds_of(device.queue(), calls);
+    std::printf("prompt %s %ux%u n=%-5u %9.1f us %8.1f GFLOP/s, %4.2f ns a weight and thread; activations %7.1f us\n",
+                info(type).name.data(), rows, cols, tokens, seconds * 1e6, 2e-9 * rows * cols * tokens / seconds,
+                seconds * device.n_threads() * 1e9 / rows / cols, convert * 1e6);
+  }
+}
+
+void bench_prompts(uint32_t threads, const Buffers& b) {
+  for (const cpu::Prompts prompts : {cpu::Prompts::int8, cpu::Prompts::bf16}) {
+    cpu::CpuOptions options;
+    options.n_threads = threads;
+    options.prompts = prompts;
+    const auto device = cpu::CpuDevice::create(options);
+    if (!device.ok()) {
+      std::printf("no products in bf16: %s\n", device.status().message().c_str());
+      return;
+    }
+    std::printf("%s\n", (*device)->describe().c_str());
+    for (const DType type : {DType::q4_0, DType::q5_0, DType::q8_0, DType::q4_k, DType::q6_k})
+      bench_prompt(**device, b, type, 4096, 4096);
+    bench_prompt(**device, b, DType::q4_k, 14336, 4096);
+    bench_prompt(**device, b, DType::q4_k, 4096, 14336);
+    bench_prompt(**device, b, DType::q4_k, 1024, 4096);
+    bench_prompt(**device, b, DType::q4_1, 1536, 576);
+    bench_prompt(**device, b, DType::q4_1, 576, 1536);
+  }
+}
+
 std::unique_ptr<cpu::HostMemory> allocate(uint64_t bytes) {
   auto memory = cpu::HostMemory::create(bytes, true);
   if (memory.ok()) return std::move(memory).value();
@@ -153,6 +211,10 @@ int main(int argc, char** argv) {
   Buffers b{allocate(cold_bytes + (uint64_t{128} << 20)), allocate(act_bytes), allocate(act_bytes)};
   fill(b.at(b.weights), b.weights->capacity());
   fill(b.at(b.x), b.x->capacity());
+  if (only_isa == "prompts") {
+    bench_prompts(options.n_threads, b);
+    return 0;
+  }
   const double memory = bench::read_rate(**team, {b.at(b.weights), b.weights->capacity()});
   std::printf("%u threads, memory %.1f GB/s\n", options.n_threads, memory * 1e-9);
   for (const cpu::Isa isa : {cpu::Isa::avx512, cpu::Isa::avx2}) {

@@ -44,9 +44,10 @@ void from_q4_1(const std::byte* block, float* out) {
 [[gnu::always_inline]] inline void from_five_bits(const std::byte* high, const std::byte* nibbles, int offset,
                                                   float scale, float min, float* out) {
   const auto bits = load<uint32_t>(high);
+  I lane;
+  for (uint32_t i = 0; i < lanes; ++i) lane[i] = static_cast<int32_t>(i);
   for (uint32_t j = 0; j < 32; j += lanes) {
-    I fifth;
-    for (uint32_t i = 0; i < lanes; ++i) fifth[i] = static_cast<int32_t>(bits >> (j + i) & 1) << 4;
+    const I fifth = ((I{} + static_cast<int32_t>(bits >> j)) >> lane & 1) << 4;
     const I nibble = (load_bytes(nibbles + j % 16) >> (j < 16 ? 0 : 4)) & 15;
     store(out + j, scale * to_float((nibble | fifth) + offset) + min);
   }

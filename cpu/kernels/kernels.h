@@ -32,6 +32,25 @@ inline Range range_of(uint32_t n, Share share, uint32_t unit = 1) {
 // Rows of a product are shared out in multiples of this.
 inline constexpr uint32_t matmul_row_unit = 16;
 
+// --- parts of products of bf16, which cpu/dense_product.h puts together
+
+// Some columns of some rows of quantized weights, to become `out`: rows x cols of bf16, each dequantized in f32 and
+// rounded to nearest. cols is a multiple of the type's block.
+struct WeightPanel {
+  const std::byte* from;  // the first of these columns in the first row
+  DType dtype;
+  uint64_t row_bytes;  // from one row to the next
+  uint32_t rows, cols;
+  uint16_t* out;
+};
+
+// Outputs of a product from `row` and `token` on, row by row: that of row r and token t is values[r * act_group + t].
+// values has rows up to a multiple of 16, which may hold anything.
+struct OutputTile {
+  const float* values;
+  uint32_t row, n_rows, token, n_tokens;
+};
+
 struct KernelTable {
   const char* isa;  // "scalar", "avx2", "avx512"
   void (*gather_rows)(const GatherRowsCall&, Share);
@@ -48,9 +67,11 @@ struct KernelTable {
   void (*route)(const RouteCall&, Share);
   void (*merge)(const MergeCall&, Share);
   void (*best_logits)(const BestLogitsCall&, Share);
+  void (*dequantize_panel)(const WeightPanel&);
+  void (*store_tile)(const MatmulCall&, const OutputTile&);
 };
 
-// The kernel that serves a call.
+// The kernel that serves a call, but for products of ActFormat::bf16.
 inline void run(const KernelTable& table, const KernelCall& call, Share share) {
   struct Visitor {
     const KernelTable& t;
@@ -82,5 +103,8 @@ inline uint64_t q8_scales_offset(uint32_t cols) { return align_up(cols, 64); }
 inline uint64_t q8_sums_offset(uint32_t cols) { return q8_scales_offset(cols) + q8_part_bytes(cols); }
 inline uint64_t q8_totals_offset(uint32_t cols) { return q8_sums_offset(cols) + q8_part_bytes(cols); }
 inline uint64_t q8_row_bytes(uint32_t cols) { return q8_totals_offset(cols) + q8_part_bytes(cols); }
+
+// Of bf16 activations, whole groups.
+inline uint64_t bf16_bytes(uint32_t n_tokens, uint32_t cols) { return align_up(n_tokens, act_group) * cols * 2; }
 
 }  // namespace sluice::cpu

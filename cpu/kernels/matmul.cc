@@ -5,8 +5,12 @@
 namespace sluice::cpu::SLUICE_ISA {
 
 void matmul(const MatmulCall& call, Share share) {
-  if (call.x_format == ActFormat::q8) matmul_q8(call, share);
-  else matmul_f32(call, share);
+  switch (call.x_format) {
+    case ActFormat::q8: return matmul_q8(call, share);
+    case ActFormat::f32: return matmul_f32(call, share);
+    case ActFormat::bf16: break;  // cpu/dense_product.h
+  }
+  __builtin_trap();
 }
 
 }  // namespace sluice::cpu::SLUICE_ISA

@@ -1,4 +1,5 @@
 #include "cpu/kernels/declare.h"
+#include "cpu/kernels/dense.h"
 #include "cpu/kernels/vector.h"
 
 namespace sluice::cpu::SLUICE_ISA {
@@ -78,6 +79,7 @@ void quantize(const QuantizeCall& call, Share share) {
                      (range.end - range.begin) * row_bytes);
     return;
   }
+  if (call.format == ActFormat::bf16) return pack_bf16(call, share);
   const uint32_t blocks = call.cols / block;
   const Range range = range_of(call.n_rows * blocks, share, 16);
   for (uint32_t i = range.begin; i < range.end;) {

@@ -22,6 +22,8 @@ const KernelTable& table() {
       .route = route,
       .merge = merge,
       .best_logits = best_logits,
+      .dequantize_panel = dequantize_panel,
+      .store_tile = store_tile,
   };
   return kernels;
 }

@@ -86,6 +86,7 @@ Result<CpuHealth> cpu_facts(const cpu::CpuDevice& device, const cpu::CpuOptions&
   CpuHealth health;
   health.name = cpu_name();
   health.isa = cpu::kernels(options.isa).isa;
+  health.prompts = device.library();
   health.cores = static_cast<uint32_t>(topology.cores.size());
   health.hardware_threads = topology.n_hardware_threads;
   health.threads = device.n_threads();

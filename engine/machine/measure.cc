@@ -21,17 +21,35 @@ namespace sluice::engine {
 namespace {
 
 constexpr uint64_t least_weights = 40 * MiB, enough_weights = 160 * MiB, most_weights = GiB, tile_bytes = 8 * MiB;
-constexpr uint32_t cols = 4096, some_rows = 512, many_tokens = 64;
+constexpr uint32_t cols = 4096, many_tokens = 64, more_tokens = 512;
 constexpr double few = 0.05;  // parts of a file that do not matter
 constexpr std::array types = {DType::f32,  DType::f16,  DType::bf16, DType::q4_0, DType::q4_1,
                               DType::q5_0, DType::q5_1, DType::q8_0, DType::q4_k, DType::q6_k};
+
+// Rows that are work for all threads.
+uint32_t some_rows(const cpu::CpuDevice& device) {
+  return std::clamp(device.n_threads() * cpu::DenseProduct::row_unit, 512u, 2048u);
+}
 
 Status measure_type(KernelTimer& timer, DType type, Compute compute, double& gb_s, double& gflops) {
   const auto rows = static_cast<uint32_t>(tile_bytes / row_bytes(type, cols) / 16 * 16);
   SLUICE_ASSIGN_OR_RETURN(const double one, timer.time_product(type, compute, rows, cols, 1));
   gb_s = static_cast<double>(rows * row_bytes(type, cols)) / one * 1e-9;
-  SLUICE_ASSIGN_OR_RETURN(const double many, timer.time_product(type, compute, some_rows, cols, many_tokens));
-  gflops = 2.0 * some_rows * cols * many_tokens / many * 1e-9;
+  const uint32_t some = some_rows(timer.device());
+  SLUICE_ASSIGN_OR_RETURN(const double many, timer.time_product(type, compute, some, cols, many_tokens));
+  gflops = 2.0 * some * cols * many_tokens / many * 1e-9;
+  return {};
+}
+
+// The rate of tokens beyond `many_tokens`, where those share what is done once for all.
+Status measure_more(KernelTimer& timer, DeviceRates& rates) {
+  constexpr DType type = DType::q4_k;
+  const uint32_t rows = some_rows(timer.device());
+  SLUICE_ASSIGN_OR_RETURN(const double many, timer.time_product(type, Compute::fast, rows, cols, many_tokens));
+  SLUICE_ASSIGN_OR_RETURN(const double more, timer.time_product(type, Compute::fast, rows, cols, more_tokens));
+  if (more <= many) return {};
+  rates.many_tokens = many_tokens;
+  rates.more_gflops = 2.0 * rows * cols * (more_tokens - many_tokens) / (more - many) * 1e-9;
   return {};
 }
 
@@ -151,7 +169,8 @@ Result<DeviceRates> measure_cpu(cpu::CpuDevice& device, uint64_t weights) {
   rates.threads = device.n_threads();
   // Outputs are widest for the type with the narrowest rows.
   const auto most_rows = static_cast<uint32_t>(tile_bytes / row_bytes(DType::q4_0, cols));
-  const uint64_t scratch = std::max(product_scratch(most_rows, cols, 1), product_scratch(some_rows, cols, many_tokens));
+  const uint64_t scratch =
+      std::max(product_scratch(most_rows, cols, 1), product_scratch(some_rows(device), cols, more_tokens));
   SLUICE_ASSIGN_OR_RETURN(KernelTimer timer, KernelTimer::create(device, weights, scratch));
   for (const DType type : types) {
     SLUICE_RETURN_IF_ERROR(
@@ -160,6 +179,7 @@ Result<DeviceRates> measure_cpu(cpu::CpuDevice& device, uint64_t weights) {
         measure_type(timer, type, Compute::f32, rates.matvec_f32_gb_s[type], rates.matmul_f32_gflops[type]));
     rates.memory_gb_s = std::max(rates.memory_gb_s, rates.matvec_gb_s[type]);
   }
+  if (!device.library().empty()) SLUICE_RETURN_IF_ERROR(measure_more(timer, rates));
   SLUICE_ASSIGN_OR_RETURN(const double call, timer.time_product(DType::q8_0, Compute::fast, 64, 256, 1));
   rates.call_us = call * 1e6;
   return rates;

@@ -5,6 +5,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "engine/machine/timer.h"
+#include "offload/plan/cost_model.h"
 
 namespace sluice::engine {
 namespace {
@@ -130,7 +131,8 @@ class LayerTimer {
   }
 
   void quantize(Queue& queue, const float* x, uint32_t n, uint32_t cols) {
-    if (compute_ == Compute::fast) queue.launch(QuantizeCall{x, ActFormat::q8, n, cols, acts_});
+    const ActFormat format = timer_.device().act_format(DType::q8_0, compute_, n > plan::decode_tokens);
+    if (format != ActFormat::f32) queue.launch(QuantizeCall{x, format, n, cols, acts_});
   }
 
   void launch_rest(Queue& queue, uint32_t n) {

@@ -7,6 +7,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/trace.h"
+#include "offload/plan/cost_model.h"
 
 namespace sluice::engine {
 
@@ -54,7 +55,7 @@ Result<double> KernelTimer::time(const std::function<void(Queue&)>& launch) {
 
 Result<std::function<void(Queue&)>> KernelTimer::product(DType dtype, Compute compute, uint32_t rows, uint32_t cols,
                                                          uint32_t tokens) {
-  const ActFormat format = device_->act_format(dtype, compute);
+  const ActFormat format = device_->act_format(dtype, compute, tokens > plan::decode_tokens);
   const uint64_t bytes = rows * row_bytes(dtype, cols);
   if (bytes > weights_bytes() || product_scratch(rows, cols, tokens) > scratch_->capacity())
     return error(Code::internal, "a product of {} is larger than what was made for it", format_size(bytes));

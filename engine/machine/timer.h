@@ -32,7 +32,7 @@ class KernelTimer {
   // Seconds of n launches.
   Result<double> time_run(uint32_t n, const std::function<void(Queue&)>& launch);
 
-  // A product with weights from memory, other ones with each launch.
+  // A product with weights from memory, other ones with each launch; of a prompt if it has as many tokens.
   Result<std::function<void(Queue&)>> product(DType dtype, Compute compute, uint32_t rows, uint32_t cols,
                                               uint32_t tokens);
 

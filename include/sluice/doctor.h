@@ -24,6 +24,7 @@ struct CpuHealth {
   uint32_t cores = 0, hardware_threads = 0, threads = 0, numa_nodes = 0;
   uint64_t l1d_bytes = 0, l2_bytes = 0, l3_bytes = 0;  // L3: of all usable cores together; 0: not known
   double quota = 0;                                    // CPUs that a cgroup grants; 0: no limit
+  std::string prompts = {};  // the library that multiplies prompts, with its kernel; empty: our own kernels
 };
 
 struct MemoryHealth {

@@ -16,6 +16,10 @@ enum class Load : uint8_t { automatic, direct, buffered };
 // and computes in F32: the reference.
 enum class Precision : uint8_t { fast, f32 };
 
+// How the CPU multiplies prompts under Precision::fast, where weights are quantized: as 8-bit integers, as it decodes,
+// or as bf16 by oneDNN, where the build has it. `automatic`: bf16 where the processor has matrix units (AMX) for it.
+enum class Prompts : uint8_t { automatic, int8, bf16 };
+
 struct EngineOptions {
   static constexpr uint64_t automatic = UINT64_MAX;
   std::string model;          // path of a GGUF file, the first of a split one
@@ -28,17 +32,18 @@ struct EngineOptions {
   uint32_t logit_rows = 1;    // rows of logits one step may give; scoring needs more than one
   Load load = Load::automatic;
   Precision precision = Precision::fast;
-  bool deterministic = false;   // forbid decisions that depend on what happens to be in memory
-  std::string spill_directory;  // for KV that does not fit; empty: $TMPDIR or /tmp
-  std::string machine_file;     // measured rates; empty: measured once and kept in the user's cache
-  std::string trace_file;       // Chrome/Perfetto trace, written when the engine closes
+  Prompts prompts = Prompts::automatic;  // what cannot be kept is an error
+  bool deterministic = false;            // forbid decisions that depend on what happens to be in memory
+  std::string spill_directory;           // for KV that does not fit; empty: $TMPDIR or /tmp
+  std::string machine_file;              // measured rates; empty: measured once and kept in the user's cache
+  std::string trace_file;                // Chrome/Perfetto trace, written when the engine closes
   // Where decoding has to compute, for who knows better than the plan; what cannot be kept is an error.
   static constexpr uint32_t automatic_layers = UINT32_MAX;
   uint32_t gpu_layers = automatic_layers;  // so many of the last layers on the GPU with their KV, the others on the
                                            // CPU; with one more than there are also the output
-  uint32_t cpu_ffn_layers = 0;                                  // FFNs of so many of the first layers on the CPU
-  uint32_t cpu_expert_layers = 0;                               // the same of routed experts
-  std::vector<std::string> tensor_places;                       // "REGEX=CPU", "REGEX=GPU": matrices whose names match
+  uint32_t cpu_ffn_layers = 0;             // FFNs of so many of the first layers on the CPU
+  uint32_t cpu_expert_layers = 0;          // the same of routed experts
+  std::vector<std::string> tensor_places;  // "REGEX=CPU", "REGEX=GPU": matrices whose names match
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of weights loaded
   std::function<void(std::string_view)> warn;                   // one line each, with its remedy
 };

@@ -52,7 +52,8 @@ struct MachineReport {
   uint32_t threads = 0;
   std::string no_gpu;  // one line: why no GPU can be used; or empty
   double memory_gb_s = 0, disk_gb_s = 0;
-  std::string name = {};  // of the machine, or of the file that describes it
+  std::string name = {};     // of the machine, or of the file that describes it
+  std::string prompts = {};  // what multiplies the CPU's prompts beside its own kernels: a library; or empty
 };
 
 // A device of a plan with its memory, and what one decoded token takes there.

@@ -103,7 +103,9 @@ class OpModel {
   void add_product(TensorId id, uint32_t n, double n_calls) {
     const TensorSpec& t = g_.tensor(id);
     if (const ProductTimes* p = product_times(t); p != nullptr && t.experts == 1) {
-      add(between(p->one_us, p->many_us, p->tokens, n) * 1e-6, n <= decode_tokens);
+      const uint32_t timed = d_.more_gflops > 0 && !f32_ ? std::min(n, p->tokens) : n;
+      const double more = n > timed ? 2.0 * t.rows * t.cols * (n - timed) / d_.more_gflops * 1e-9 : 0;
+      add(between(p->one_us, p->many_us, p->tokens, timed) * 1e-6 + more, n <= decode_tokens);
       return;
     }
     // A product reads its weights once at the rate of one token, and does its arithmetic at the rate of

@@ -59,7 +59,9 @@ Status Executor::product(TensorId weights, TensorId bias, const float* x, uint32
 Status Executor::product_rows(TensorId weights, Rows rows, TensorId bias, const float* x, uint32_t n_rows, float* out,
                               uint32_t out_stride, bool accumulate) {
   const TensorSpec& t = g_.tensor(weights);
-  const ActFormat format = at().device->act_format(t.dtype, plan_.numerics.compute);
+  // Logits are of few tokens, in prompts too.
+  const bool prompt = batch_->prompt && !std::holds_alternative<HeadOp>(g_.ops[op_]);
+  const ActFormat format = at().device->act_format(t.dtype, plan_.numerics.compute, prompt);
   const std::byte* acts = activations(x, format, n_rows, t.cols);
   for (const Tile& tile : plan_.movement.weights.of(weights)) {
     const Rows part = tile.within(rows);
@@ -67,7 +69,7 @@ Status Executor::product_rows(TensorId weights, Rows rows, TensorId bias, const 
     SLUICE_ASSIGN_OR_RETURN(const std::byte* data, at().weights->use(tile, queue()));
     const float* b = bias.valid() ? vector(bias) + part.begin : nullptr;
     launch(MatmulCall{data + (part.begin - tile.row_begin) * t.row_size(), t.dtype, part.end - part.begin, t.cols, acts,
-                      format, n_rows, out + part.begin, out_stride, b, accumulate, batch_->prompt});
+                      format, n_rows, out + part.begin, out_stride, b, accumulate, prompt});
     at().weights->used(tile, queue());
     SLUICE_RETURN_IF_ERROR(run_ahead());
   }

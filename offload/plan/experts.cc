@@ -135,7 +135,7 @@ Status ExpertRunner::compute(const Call& call, const Group& group, const ExpertC
   const uint64_t row = group.first_row;
   std::byte* acts_at = ws.acts + row * (std::max(g.hidden_size, gate.rows) * 4ull + 256);
   const auto product = [&](const TensorSpec& t, size_t part, const float* x, float* out) {
-    const ActFormat format = device.act_format(t.dtype, opt_.plan->numerics.compute);
+    const ActFormat format = device.act_format(t.dtype, opt_.plan->numerics.compute, false);
     const std::byte* acts = reinterpret_cast<const std::byte*>(x);
     if (format != ActFormat::f32) {
       queue.launch(QuantizeCall{x, format, group.n_rows, t.cols, acts_at});

@@ -79,8 +79,8 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool accelerator, 
   c.take(out.gate, std::max(n, routed) * w.ffn);
   c.take(out.up, std::max(n, routed) * w.ffn);
   c.take(out.logits, accelerator ? uint64_t{shape.logit_rows} * g.n_vocab : 0);
-  // The widest form is f32; q8 rows carry up to three paddings of 64 bytes.
-  c.take(out.acts, std::max(n, routed) * (w.act * 4 + 256));
+  // The widest form is f32; q8 rows carry up to three paddings of 64 bytes, bf16 ones come in whole groups.
+  c.take(out.acts, std::max({n, routed, uint64_t{act_group / 2}}) * (w.act * 4 + 256));
   uint64_t rope = 0;
   for (const RopeSpec& r : g.ropes) rope += n * r.n_rot;
   c.take(out.rope_tables, rope);

@@ -215,6 +215,7 @@ PlanReport fake_plan(const EngineOptions& o) {
   plan.prefill_tok_s = std::numeric_limits<double>::infinity();
   plan.bottleneck = o.spill_directory.empty() ? "disk" : o.spill_directory;
   plan.machine.cpu = o.machine_file;
+  if (o.prompts == Prompts::bf16) plan.machine.prompts = "a library";
   if (o.model == "gpu") add_gpu(plan);
   return plan;
 }

@@ -54,7 +54,7 @@ class Usage(command.Case):
                "--min-p": ["2"], "--temp": ["-1", "inf"], "--repeat-penalty": ["0", "-1"],
                "--repeat-last-n": ["-2"], "-s": ["-2", "9223372036854775808"],
                "--ram": ["0", "-64M", "64X", "64Mi", "M", "", "1e30", "nan", "9999999999T", "64 M", "64MM"],
-               "--load": ["fast", ""], "--compute": ["f16", ""], "--spill-dir": [""], "--machine": [""],
+               "--load": ["fast", ""], "--compute": ["f16", ""], "--prompts": ["f32", ""], "--spill-dir": [""], "--machine": [""],
                "--trace": [""]}
         for flag, values in bad.items():
             for value in values:
@@ -80,6 +80,10 @@ class Usage(command.Case):
         self.assertEqual((plan["bottleneck"], plan["machine"]["cpu"]), ("/s", "/m"))
         plan = self.json("plan", "-m", "m", "-c", 5, "-t", 2, "-b", "010", "--load", "buffered", "--json")
         self.assertEqual((plan["context"], plan["batch"], plan["kv_type"]), (5, 10, "buffered"))
+        self.assertEqual(plan["machine"]["prompts"], "")
+        plan = self.json("plan", "-m", "m", "--prompts", "bf16", "--json")
+        self.assertEqual(plan["machine"]["prompts"], "a library")
+        self.assertIn("threads, prompts by a library\n", self.out("plan", "-m", "m", "--prompts", "bf16"))
         self.assertEqual(self.json("plan", "-m", "m", "--ctx", 6, "--json")["context"], 6)
 
     def test_places_arrive_in_the_spellings_of_others(self):

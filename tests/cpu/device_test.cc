@@ -14,10 +14,10 @@ TEST_CASE("cpu device: activations are q8 for quantized weights under fast, floa
   REQUIRE_MESSAGE(device.ok(), device.status().message());
   for (const DType type : {DType::f32, DType::f16, DType::bf16})
     for (const Compute compute : {Compute::fast, Compute::f32})
-      CHECK((*device)->act_format(type, compute) == ActFormat::f32);
+      CHECK((*device)->act_format(type, compute, false) == ActFormat::f32);
   for (const DType type : {DType::q4_0, DType::q4_1, DType::q8_0, DType::q4_k, DType::q6_k}) {
-    CHECK((*device)->act_format(type, Compute::fast) == ActFormat::q8);
-    CHECK((*device)->act_format(type, Compute::f32) == ActFormat::f32);
+    CHECK((*device)->act_format(type, Compute::fast, false) == ActFormat::q8);
+    CHECK((*device)->act_format(type, Compute::f32, true) == ActFormat::f32);
   }
   CHECK((*device)->act_row_bytes(ActFormat::f32, 576) == 2304);
   CHECK((*device)->act_row_bytes(ActFormat::f32, 33) == 192);

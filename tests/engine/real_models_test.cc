@@ -167,6 +167,45 @@ TEST_CASE("real models' fast path is no further from exact than llama.cpp's") {
   });
 }
 
+TEST_CASE(
+    "real models' prompts as bf16 are no further from exact either, however they are cut and wherever weights are") {
+  with_models([](const RealModel& model, const std::string& path) {
+    EngineOptions options = options_of(path, 2 * GiB);
+    options.prompts = Prompts::bf16;
+    const auto engine = Engine::open(options);
+    if (!engine.ok()) {
+      CHECK(engine.status().message().find("oneDNN") != std::string::npos);
+      MESSAGE("skipped: ", engine.status().message());
+      return;
+    }
+    const auto exact = reference(model, "exact");
+    const auto& peer = exact.at("fast");
+    const Distance d = distance_to_exact(**engine, exact.at("sequences"));
+    MESSAGE(model.name, " bf16: ", d.positions, " positions, ", d.flips, " flips up to margin ",
+            d.largest_flipped_margin, ", median ", d.median, ", p99 ", d.p99);
+    CHECK(d.flips <= model.flips * peer.at("flips").get<double>());
+    CHECK(d.largest_flipped_margin <= 0.6);
+    CHECK(d.median <= 1.1 * peer.at("median_dlogprob").get<double>());
+    CHECK(d.p99 <= 1.1 * peer.at("p99_dlogprob").get<double>());
+
+    const auto ids = exact.at("sequences")[0].at("ids").get<std::vector<int32_t>>();
+    const auto logprobs = [&](Engine& e) {
+      std::vector<double> all;
+      for (const TokenScore& s : must(must(e.new_session())->score(ids, 1))) all.push_back(s.logprob);
+      return all;
+    };
+    const auto want = logprobs(**engine);
+    for (const uint32_t batch : {17u, 100u}) {
+      options.batch = batch;
+      options.ram = batch == 17 ? 2 * GiB : model.small_ram.front();
+      options.threads = batch == 17 ? 1 : 2;
+      const auto other = open(options);
+      CHECK(logprobs(*other) == want);
+      CHECK(other->memory().ram_peak <= options.ram);
+    }
+  });
+}
+
 TEST_CASE("real models far behind their windows: llama.cpp's argmax, and Hugging Face's figures in float64") {
   with_models([](const RealModel& model, const std::string& path) {
     const auto exact = reference(model, "exact");

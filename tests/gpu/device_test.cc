@@ -20,9 +20,9 @@ TEST_CASE("gpu device: what it is and wants") {
   CHECK(device->name() == "gpu 0");
   CHECK(device->memory_tier() == TierId{3});
   CHECK(device->describe().find("4 SMs") != std::string::npos);
-  CHECK(device->act_format(DType::q4_k, Compute::fast) == ActFormat::q8);
-  CHECK(device->act_format(DType::q4_k, Compute::f32) == ActFormat::f32);
-  CHECK(device->act_format(DType::f32, Compute::fast) == ActFormat::f32);
+  CHECK(device->act_format(DType::q4_k, Compute::fast, true) == ActFormat::q8);
+  CHECK(device->act_format(DType::q4_k, Compute::f32, true) == ActFormat::f32);
+  CHECK(device->act_format(DType::f32, Compute::fast, false) == ActFormat::f32);
   CHECK(device->act_row_bytes(ActFormat::f32, 100) >= 400);
   CHECK(device->act_row_bytes(ActFormat::q8, 256) % 64 == 0);
   CHECK(device->lost().ok());

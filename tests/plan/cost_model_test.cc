@@ -294,6 +294,10 @@ TEST_CASE("cost model: tokens beyond those that were measured go at the rate of 
   machine.devices[0].more_gflops = 400;
   CHECK(ffn_s(64) == doctest::Approx(64 * token + calls));
   CHECK(ffn_s(192) == doctest::Approx((64 + 128 / 4.0) * token + calls));
+  // Also where products were timed: 650 us for 64 tokens.
+  machine.devices[0].products = {product};
+  CHECK(ffn_s(64) == doctest::Approx(3 * 650e-6 + calls / 2));
+  CHECK(ffn_s(192) == doctest::Approx(3 * 650e-6 + 128 / 4.0 * token + calls / 2));
 }
 
 TEST_CASE("cost model: calls of a step that is replayed whole have a cost of their own, and some share one") {

@@ -85,6 +85,36 @@ TEST_CASE("bits do not depend on residency, threads or how a prompt is cut") {
   }
 }
 
+TEST_CASE("prompts as bf16 are near the exact ones, and their bits depend on nothing either") {
+  cpu::CpuOptions bf16;
+  bf16.prompts = cpu::Prompts::bf16;
+  if (const auto device = cpu::CpuDevice::create(bf16); !device.ok()) {
+    CHECK(device.status().message().find("oneDNN") != std::string::npos);
+    MESSAGE("skipped: ", device.status().message());
+    return;
+  }
+  TinyOptions o;
+  o.dtype = DType::q8_0;
+  o.biases = true;
+  const TinyModel model = make_tiny(o);
+  const auto options = [](double resident, uint32_t threads, uint32_t step_tokens) {
+    PlanRigOptions made = with(resident, threads, Compute::fast);
+    made.prompts = cpu::Prompts::bf16;
+    made.step_tokens = step_tokens;
+    return made;
+  };
+  const auto want = run_once(model, options(1, 1, 64));
+  check_near(want, tiny_forward(model, linear_cells(prompt())).logits, 0.1);
+  CHECK(!same_bits(want, run_once(model, with(1, 1, Compute::fast))));
+  for (const double resident : {1.0, 0.3})
+    for (const uint32_t threads : {1u, 2u})
+      for (const size_t chunk : {size_t{1}, size_t{17}, size_t{64}}) {
+        INFO(resident, " ", threads, " ", chunk);
+        // Workspaces for fewer tokens than a group has hold one all the same.
+        CHECK(same_bits(run_once(model, options(resident, threads, std::max<uint32_t>(4, chunk)), chunk), want));
+      }
+}
+
 TEST_CASE("bits do not depend on tiles, slow disks or the order in which reads end") {
   const TinyModel model = make_tiny({});
   const auto want = run_once(model, with(1));

@@ -90,6 +90,7 @@ PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
   cpu::CpuOptions cpu;
   cpu.n_threads = o.threads;
   cpu.pin = false;
+  cpu.prompts = o.prompts;
   device = std::move(cpu::CpuDevice::create(cpu).value());
   tier::TierManager::Options t;
   t.store = &store;
@@ -152,6 +153,7 @@ void PlanRig::add_accelerator() {
   cpu::CpuOptions one;
   one.n_threads = 1;
   one.pin = false;
+  one.prompts = options.prompts;
   accelerator = std::make_unique<SimDevice>(std::move(cpu::CpuDevice::create(one).value()), id);
   if (!options.placed) return;
   device_workspace = std::make_unique<SimMemory>(plan::workspace_bytes(model.graph, plan, 1), false);
@@ -217,6 +219,7 @@ Result<std::vector<Floats>> PlanRig::try_feed(SequenceId id, const std::vector<i
   std::vector<Floats> rows;
   for (size_t done = 0; done < tokens.size(); done += chunk) {
     Batch batch;
+    batch.prompt = options.prompts == cpu::Prompts::bf16;
     append(batch, id, tokens, done, std::min(chunk, tokens.size() - done));
     SLUICE_ASSIGN_OR_RETURN(auto some, step(batch));
     rows.insert(rows.end(), some.begin(), some.end());

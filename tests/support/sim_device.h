@@ -16,7 +16,9 @@ class SimDevice : public Device {
   std::string name() const override { return "sim"; }
   TierId memory_tier() const override { return tier_; }
   Queue& queue() override { return cpu_->queue(); }
-  ActFormat act_format(DType weights, Compute compute) const override { return cpu_->act_format(weights, compute); }
+  ActFormat act_format(DType weights, Compute compute, bool prompt) const override {
+    return cpu_->act_format(weights, compute, prompt);
+  }
   uint64_t act_row_bytes(ActFormat format, uint32_t cols) const override { return cpu_->act_row_bytes(format, cols); }
 
   // Products that it computed.
