@@ -94,6 +94,29 @@ TEST_CASE("virtual machine: the CPU and the link slow each other down while both
   CHECK(r.end_s[link] == doctest::Approx(6));  // a quarter of 4 s, then 2 s alone
 }
 
+TEST_CASE("virtual machine: the CPU begins once for products of the same activations, up to eight") {
+  Machine m = machine_of(10, 100, 1);
+  m.devices[0].call_us = 1000;
+  const float x[64] = {};
+  float out[640];
+  const auto seconds = [&](int products, bool waits, const float* second_x) {
+    Recorder recorder(virtual_rates(m));
+    VirtualQueue queue(recorder, cpu_lane, nullptr);
+    for (int i = 0; i < products; ++i) {
+      const float* in = i == 1 ? second_x : x;
+      queue.launch(MatmulCall{nullptr, DType::f32, 16, 64, reinterpret_cast<const std::byte*>(in), ActFormat::f32, 1,
+                              out + i * 16, 16, nullptr, false});
+      if (waits) queue.wait(queue.signal());
+    }
+    return replay(recorder).end_s.back();
+  };
+  CHECK(seconds(1, false, x) == doctest::Approx(1e-3).epsilon(0.01));
+  CHECK(seconds(8, false, x) == doctest::Approx(1e-3).epsilon(0.01));
+  CHECK(seconds(9, false, x) == doctest::Approx(2e-3).epsilon(0.01));
+  CHECK(seconds(3, true, x) == doctest::Approx(3e-3).epsilon(0.01));
+  CHECK(seconds(2, false, x + 32) == doctest::Approx(2e-3).epsilon(0.01));
+}
+
 TEST_CASE("simulation: a model in VRAM takes its bytes at 0.9 of the memory's rate") {
   const Graph g = graph_of(shape_of(4));
   Machine m = machine_of(10, 100, 1);
