@@ -52,8 +52,6 @@ void take_token_tables(Carver& c, const Graph& g, const WorkspaceShape& shape, u
   for (const RopeSpec& rope : g.ropes) freqs += rope.freqs.size();
   c.take(out.freqs, freqs);
   c.take(out.embed_rows, tokens);
-  c.take(out.best, best_rows(shape));
-  c.take(out.recent, uint64_t{best_rows(shape)} * most_recent);
 }
 
 uint64_t embed_slot_bytes(const Graph& g) {
@@ -111,13 +109,18 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, uint32_t pages_per
                  std::byte* base, StepTables& out) {
   const uint64_t n = shape.tokens, s = shape.sequences, r = shape.logit_rows;
   Carver c(base);
+  const uint64_t best = best_rows(shape);
   take_token_tables(c, g, shape, few_tokens, few_tokens, out.few);
+  c.take(out.few.best, best);
+  c.take(out.few.recent, best * most_recent);
   c.take(out.pages, s * g.n_layers * 2 * pages_per_sequence);
   out.mirrored = base;
   out.mirrored_bytes = c.here();
   take_token_tables(c, g, shape, n, r, out.all);
+  out.all.best = out.few.best;
+  out.all.recent = out.few.recent;
   c.take(out.logits, r * g.n_vocab);
-  c.take(out.best, uint64_t{best_rows(shape)} * most_best);
+  c.take(out.best, best * most_best);
   c.take(out.taps, shape.taps * r * g.hidden_size);
   c.page_align();
   out.embed_slot = embed_slot_bytes(g);

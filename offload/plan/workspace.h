@@ -24,8 +24,10 @@ struct WorkspaceShape {
 // Tokens of recorded steps.
 inline constexpr uint32_t few_tokens = 16;
 
-// B: as many as few tokens give.
-inline uint32_t best_rows(const WorkspaceShape& shape) { return std::min(shape.logit_rows, few_tokens); }
+// B: one of each sequence, as far as few tokens go.
+inline uint32_t best_rows(const WorkspaceShape& shape) {
+  return std::min({shape.logit_rows, shape.sequences, few_tokens});
+}
 
 // In the memory of one site.
 struct Workspace {
@@ -63,7 +65,7 @@ struct TokenTables {
   uint32_t* counting = nullptr;            // max(N, R): 0, 1, 2, …
   float* freqs = nullptr;                  // of each rope, one behind the other
   const std::byte** embed_rows = nullptr;  // N
-  BestLogitsRow* best = nullptr;           // B
+  BestLogitsRow* best = nullptr;           // B, as `recent` the same for all tokens as for few
   int32_t* recent = nullptr;               // B x most_recent
 };
 
