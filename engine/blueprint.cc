@@ -18,9 +18,19 @@ namespace {
 
 constexpr uint32_t default_context = 4096;
 
-cpu::Prompts prompts_of(const EngineOptions& o) {
+// Whether prompts have products of quantized weights; logits are of few tokens.
+bool multiplies_quantized(const Graph& g) {
+  for (const Op& op : g.ops)
+    if (!std::holds_alternative<HeadOp>(op))
+      for (const TensorId id : matrices(op))
+        if (info(g.tensor(id).dtype).block_elements > 1) return true;
+  return false;
+}
+
+cpu::Prompts prompts_of(const EngineOptions& o, const Graph& g) {
+  const bool of_use = o.precision == Precision::fast && multiplies_quantized(g);
   switch (o.prompts) {
-    case Prompts::automatic: return o.precision == Precision::f32 ? cpu::Prompts::int8 : cpu::Prompts::automatic;
+    case Prompts::automatic: return of_use ? cpu::Prompts::automatic : cpu::Prompts::int8;
     case Prompts::int8: return cpu::Prompts::int8;
     case Prompts::bf16: return cpu::Prompts::bf16;
   }
@@ -140,7 +150,7 @@ Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {
   SLUICE_ASSIGN_OR_RETURN(b.model, open_model(options.model));
   SLUICE_RETURN_IF_ERROR(fill_in(b.options, b.model));
   b.cpu.n_threads = options.threads;
-  b.cpu.prompts = prompts_of(options);
+  b.cpu.prompts = prompts_of(options, b.model.graph);
   const Compute compute = options.precision == Precision::f32 ? Compute::f32 : Compute::fast;
   const bool described = purpose == Purpose::plan && !options.machine_file.empty();
   SLUICE_ASSIGN_OR_RETURN(GpuChoice gpus,

@@ -1,6 +1,7 @@
 // TileProduct by oneDNN's matmul primitive, versions 2 and 3.
 //
-// Primitives are made and run with one OpenMP thread: the threads are ours.
+// Primitives are made and run with one OpenMP thread: the threads are ours. Where `new` fails while a primitive is
+// made, version 2 calls std::terminate() itself; all other lack of memory is a Status.
 #include "cpu/tile_product.h"
 
 #include <dlfcn.h>

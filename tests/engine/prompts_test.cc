@@ -25,6 +25,8 @@ TEST_CASE("prompts as bf16 are in the plan's numerics and memory, and what runs 
   const auto int8 = must(engine::draw_up(options_with(Prompts::int8)));
   CHECK(given_to_products(int8.plan) == 0);
   CHECK(engine::report_plan(int8).machine.prompts.empty());
+  // Nothing of this model is quantized, so that nobody needs it who does not insist.
+  CHECK(must(engine::draw_up(options_with(Prompts::automatic))).cpu_library.empty());
   auto bf16 = engine::draw_up(options_with(Prompts::bf16));
   if (!bf16.ok()) {
     CHECK(bf16.status().message().find("oneDNN") != std::string::npos);
