@@ -28,9 +28,20 @@ part() {
   local name=$1 status=0
   shift
   printf '%s\n' "$*" >"$out/$name.txt"
-  timeout 600 "$@" >>"$out/$name.txt" 2>&1 || status=$?
+  if declare -F "$1" >/dev/null; then "$@" >>"$out/$name.txt" 2>&1 || status=$?
+  else timeout 600 "$@" >>"$out/$name.txt" 2>&1 || status=$?; fi
   printf '%-24s %s\n' "$name" "$status" | tee -a "$out/summary.txt"
   ((status == 0)) || failed=1
+}
+
+# From a file that is not in the page cache to the first token, and what the disk gives to dd before and after.
+cold_load() {
+  local file=$models/70b.gguf
+  sync && dd of="$file" oflag=nocache conv=notrunc,fdatasync count=0
+  dd if="$file" of=/dev/null bs=16M iflag=direct count=256
+  timeout 600 "$build/sluice" run -m "$file" -p 'Once upon a time' -n 1 --ignore-eos --stats --vram 24G
+  dd of="$file" oflag=nocache conv=notrunc,fdatasync count=0
+  dd if="$file" of=/dev/null bs=16M iflag=direct skip=256 count=256
 }
 
 failed=0
@@ -56,6 +67,8 @@ if [[ $gpu == yes ]]; then
 fi
 if [[ " ${shapes[*]} " == *' 70b '* ]]; then
   part 70b-24G "$build/sluice" bench -m "$models/70b.gguf" -o md -p 512,2048 -n 32 -r 2 --vram 24G
+  part 70b-24G-prompts "$build/sluice" bench -m "$models/70b.gguf" -o md -p 2048 -n 0 -r 2 --vram 24G -b 2048
+  part 70b-24G-load cold_load
   part 70b-24G-plan "$build/sluice" plan -m "$models/70b.gguf" -c 8192 --vram 24G
   part 70b-8G-16G "$build/sluice" run -m "$models/70b.gguf" -c 2048 --vram 8G --ram 16G --load direct \
     -p 'Once upon a time' -n 5 --ignore-eos --stats
