@@ -1,15 +1,16 @@
 // Attention of prompts over f16 keys and values, on tensor cores (Dao, arXiv:2307.08691).
 //
-// Bytes: a page for every 64 or 128 rows (tokens and the heads that share a kv head), mostly from the L2. Flops: 4 *
-// head_dim a cell and row on the tensor cores; bound by these, by the reading of fragments from shared memory and, with
-// few tokens, by the latency of a chain of pages.
+// Bytes: a page for every 64 or 128 rows (tokens and the heads that share a kv head), mostly from the L2. Flops: 8 *
+// head_dim a cell and row on the tensor cores, twice what the sums need; bound by these, by the reading of fragments
+// from shared memory and, with few tokens, by the latency of a chain of pages.
 //
 // A warp has 16 rows and goes through the pages in order, some cells at a time at fixed places within a page, while the
 // next cells are on their way to shared memory: scores and weights stay in registers, where the accumulator of the
-// first product is the operand of the second. Keys and values are what they are, scaled queries and weights are
-// rounded to f16, so that a score is right to 2^-11 of its terms; sums are f32. Cells that a row does not see change
-// none of its bits. Wide heads (193 to 256 columns) leave no registers for the queries, which are read again for each
-// tile, and take 32 cells at a time where others take 64.
+// first product is the operand of the second. Keys and values are what they are, scaled queries and weights the sum of
+// two halves, high and low, which are right to some 2^-21 of them: with high alone a model's logits are twice as far
+// from exact as the CPU's. Sums are f32. Cells that a row does not see change none of its bits. Heads of 129 to 256
+// columns leave no registers for the queries, which are read again for each tile, and take 32 cells at a time where
+// others take 64; those beyond 192 spill 16 bytes, since O alone takes 128 registers of a thread.
 #include <cmath>
 
 #include "gpu/kernels/attention_prompt.h"
@@ -58,6 +59,13 @@ SLUICE_DEVICE void fetch_cells(const uint16_t* page, uint32_t first, uint32_t be
   }
 }
 
+// Two values as the packed halves of a fragment's register, and what these leave of them.
+SLUICE_DEVICE void split_pair(float a, float b, uint32_t& high, uint32_t& low) {
+  high = floats_to_halves(a, b);
+  low = floats_to_halves(a - half_bits_to_float(static_cast<uint16_t>(high)),
+                         b - half_bits_to_float(static_cast<uint16_t>(high >> 16)));
+}
+
 // A lane's two rows of the warp's 16: lane / 4 and 8 more.
 struct LaneRows {
   const float* q[2];  // null: no such row
@@ -70,36 +78,49 @@ struct Results {
   float m[2], l[2];
 };
 
-// Columns 16k..16k+15 of the queries as the first operand. Heads have a multiple of 8 columns.
-SLUICE_DEVICE void load_query(const LaneRows& rows, uint32_t k, uint32_t head_dim, float scale, uint32_t (&a)[4]) {
+// The first operand of a product: high is what halves make of it, low what they leave.
+struct Operand {
+  uint32_t high[4], low[4];
+};
+
+// d += a * b for the two times 8 rows of the second operand.
+SLUICE_DEVICE void multiply(const Operand& a, const uint32_t (&b)[4], float (&first)[4], float (&second)[4]) {
+  mma_m16n8k16_f16(first, a.low, b);
+  mma_m16n8k16_f16(second, a.low, b + 2);
+  mma_m16n8k16_f16(first, a.high, b);
+  mma_m16n8k16_f16(second, a.high, b + 2);
+}
+
+// Columns 16k..16k+15 of the scaled queries. Heads have a multiple of 8 columns.
+SLUICE_DEVICE Operand load_query(const LaneRows& rows, uint32_t k, uint32_t head_dim, float scale) {
+  Operand a;
   SLUICE_UNROLL
   for (uint32_t i = 0; i < 4; ++i) {
     const uint32_t d = 16 * k + i / 2 * 8 + lane() % 4 * 2;
     const float* q = rows.q[i % 2];
     const bool inside = q != nullptr && d < head_dim;
-    a[i] = inside ? floats_to_halves(q[d] * scale, q[d + 1] * scale) : 0;
+    split_pair(inside ? q[d] * scale : 0.0f, inside ? q[d + 1] * scale : 0.0f, a.high[i], a.low[i]);
   }
+  return a;
 }
 
 // The queries of a warp: kept, or read again for each tile.
 template <uint32_t K16, bool kept = K16 <= 8>
 struct Queries {
-  uint32_t fragments[K16][4];
+  Operand operands[K16];
   SLUICE_DEVICE_MEMBER void load(const AttentionCall& call, const LaneRows& rows) {
     SLUICE_UNROLL
-    for (uint32_t k = 0; k < K16; ++k) load_query(rows, k, call.head_dim, call.scale, fragments[k]);
+    for (uint32_t k = 0; k < K16; ++k) operands[k] = load_query(rows, k, call.head_dim, call.scale);
   }
-  SLUICE_DEVICE_MEMBER void get(const AttentionCall& /*call*/, const LaneRows& /*rows*/, uint32_t k,
-                                uint32_t (&a)[4]) const {
-    SLUICE_UNROLL
-    for (uint32_t i = 0; i < 4; ++i) a[i] = fragments[k][i];
+  SLUICE_DEVICE_MEMBER Operand get(const AttentionCall& /*call*/, const LaneRows& /*rows*/, uint32_t k) const {
+    return operands[k];
   }
 };
 template <uint32_t K16>
 struct Queries<K16, false> {
   SLUICE_DEVICE_MEMBER void load(const AttentionCall& /*call*/, const LaneRows& /*rows*/) {}
-  SLUICE_DEVICE_MEMBER void get(const AttentionCall& call, const LaneRows& rows, uint32_t k, uint32_t (&a)[4]) const {
-    load_query(rows, k, call.head_dim, call.scale, a);
+  SLUICE_DEVICE_MEMBER Operand get(const AttentionCall& call, const LaneRows& rows, uint32_t k) const {
+    return load_query(rows, k, call.head_dim, call.scale);
   }
 };
 
@@ -113,14 +134,12 @@ SLUICE_DEVICE void score_tile(const AttentionCall& call, const Cells<K16>& keys,
                               const Queries<K16>& queries, Scores<K16>& scores) {
   SLUICE_UNROLL
   for (uint32_t k = 0; k < K16; ++k) {
-    uint32_t q[4];
-    queries.get(call, rows, k, q);
+    const Operand q = queries.get(call, rows, k);
     SLUICE_UNROLL
     for (uint32_t c = 0; c < score_fragments<K16>; c += 2) {
       uint32_t of_keys[4];  // 16 cells, 16 columns
       ldmatrix_x4(of_keys, &keys.rows[8 * c + lane() / 16 * 8 + lane() % 8][16 * k + lane() / 8 % 2 * 8]);
-      mma_m16n8k16_f16(scores[c], q, of_keys);
-      mma_m16n8k16_f16(scores[c + 1], q, of_keys + 2);
+      multiply(q, of_keys, scores[c], scores[c + 1]);
     }
   }
 }
@@ -169,18 +188,17 @@ template <uint32_t K16>
 SLUICE_DEVICE void add_values(const Cells<K16>& values, const Scores<K16>& weights, Results<K16>& results) {
   SLUICE_UNROLL
   for (uint32_t k = 0; k < score_fragments<K16> / 2; ++k) {
-    uint32_t w[4];
+    Operand w;
     SLUICE_UNROLL
     for (uint32_t i = 0; i < 4; ++i) {
       const float* pair = &weights[2 * k + i / 2][i % 2 * 2];
-      w[i] = floats_to_halves(pair[0], pair[1]);
+      split_pair(pair[0], pair[1], w.high[i], w.low[i]);
     }
     SLUICE_UNROLL
     for (uint32_t n = 0; n < K16; ++n) {
       uint32_t of_values[4];  // 16 cells, 16 columns
       ldmatrix_x4_transposed(of_values, &values.rows[16 * k + lane() % 16][16 * n + lane() / 16 * 8]);
-      mma_m16n8k16_f16(results.o[2 * n], w, of_values);
-      mma_m16n8k16_f16(results.o[2 * n + 1], w, of_values + 2);
+      multiply(w, of_values, results.o[2 * n], results.o[2 * n + 1]);
     }
   }
 }

@@ -202,10 +202,10 @@ inline void reference_head(const Scene& scene, size_t t, uint32_t head, std::vec
   }
 }
 
-// Prompts over f16 pages round queries and weights to f16: 2^-11 of each term of a score, and of each weight.
+// The exponentials of prompts over f16 pages are those of the hardware.
 inline void check_against_reference(const Scene& scene, const std::vector<float>& out) {
-  const bool rounded = scene.tokens.size() > decode_tokens && scene.shape.type == KvType::f16 && !scene.tree;
-  const double error = rounded ? 2e-3 : 5e-6;
+  const bool fast = scene.tokens.size() > decode_tokens && scene.shape.type == KvType::f16 && !scene.tree;
+  const double error = fast ? 6e-5 : 5e-6;
   std::vector<double> want, size;
   for (size_t t = 0; t < scene.tokens.size(); ++t)
     for (uint32_t head = 0; head < scene.n_heads(); ++head) {
