@@ -7,8 +7,9 @@
 namespace sluice::plan {
 namespace {
 
-constexpr double achieved = 0.9;       // of a device's peak, where its kernels were not measured
-constexpr double flops_per_byte = 50;  // of an accelerator of which nothing is known but its memory
+constexpr double achieved = 0.9;            // of a device's peak, where its kernels were not measured
+constexpr double flops_per_byte = 50;       // of an accelerator of which nothing is known but its memory
+constexpr double attention_part = 1 / 6.0;  // of what products of many tokens do: H200, 100 to 146 of 816 TFLOP/s
 
 double rate_of(const std::map<DType, double>& rates, DType type, double otherwise) {
   const auto at = rates.find(type);
@@ -92,8 +93,12 @@ class OpModel {
     return rate_of(d_.matmul_gflops, DType::bf16, half);
   }
   double default_gb_s() const { return d_.memory_gb_s * achieved; }
-  // The host's kernels are called once for a product and share its tiles; an accelerator's once for a tile, of which some
-  // share a call in a step that is recorded.
+  double attention_gflops() const {
+    if (!accelerator_) return rate_of(d_.matmul_f32_gflops, DType::f32, 10);
+    return d_.more_gflops > 0 ? d_.more_gflops * attention_part : default_gflops();
+  }
+  // The host's kernels are called once for a product and share its tiles; an accelerator's once for a tile, of which
+  // some share a call in a step that is recorded.
   double calls(TensorId id) const {
     const auto tiles = static_cast<double>(plan_.movement.weights.of(id).size());
     if (recorded_) return std::ceil(tiles / 4);
@@ -147,8 +152,7 @@ class OpModel {
     if (!std::holds_alternative<AttentionOp>(op)) return;
     const double kv = 2 * cells() * static_cast<double>(g_.kv_values() * kv_bytes(plan_.numerics.kv_type));
     const double flops = 4.0 * n_ * cells() * g_.n_heads * g_.head_dim;
-    const double gflops = accelerator_ ? default_gflops() : rate_of(d_.matmul_f32_gflops, DType::f32, 10);
-    const double read = kv / (default_gb_s() * 1e9), arithmetic = flops / (gflops * 1e9);
+    const double read = kv / (default_gb_s() * 1e9), arithmetic = flops / (attention_gflops() * 1e9);
     add(std::max(read, arithmetic), read >= arithmetic);
     add_calls(2);
   }

@@ -57,7 +57,7 @@ inline BestCase random_best_case(Random& random, uint32_t n_rows, uint32_t n_voc
 inline std::vector<float> counting_logits(const BestCase& c, uint32_t row) {
   const auto begin = c.logits.begin() + static_cast<long>(size_t{row} * c.n_vocab);
   std::vector<float> logits(begin, begin + c.n_vocab);
-  const int32_t* recent = &c.recent[size_t{row} * most_recent];
+  const int32_t* recent = c.recent.data() + size_t{row} * most_recent;
   for (const int32_t id : std::set<int32_t>(recent, recent + c.rows[row].n_recent)) {
     float& x = logits[static_cast<size_t>(id)];
     x = x > 0 ? x / c.rows[row].penalty : x * c.rows[row].penalty;

@@ -321,6 +321,20 @@ TEST_CASE("cost model: calls of a step that is replayed whole have a cost of the
   CHECK(us(1.5, 1) == doctest::Approx(us(0.5, 1)));
 }
 
+TEST_CASE("cost model: attention of prompts goes at a part of the rate of products that was measured") {
+  const Graph g = small_graph();
+  Machine m = machine_with({}, {});
+  add_gpu(m, 1e9, 0);  // GB/s, so that arithmetic decides
+  m.links = {{"host", "gpu 0", 20, 0.1}, {"gpu 0", "host", 20, 0.1}};
+  auto plan = make_plan(g, m, gpu_request());
+  REQUIRE(plan.ok());
+  const double flops = 4.0 * 100 * 50.5 * 4 * 64;
+  const auto attention_s = [&] { return op_costs(g, m, *plan, 1, 100, 0)[2].kernels_s; };
+  CHECK(attention_s() == doctest::Approx(flops / 1000e9));
+  m.devices.back().more_gflops = 600;
+  CHECK(attention_s() == doctest::Approx(flops / 100e9));
+}
+
 TEST_CASE("cost model: the bottleneck is what is busy longest") {
   const Graph g = small_graph();
   Machine m = machine_with({}, {});

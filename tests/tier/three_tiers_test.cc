@@ -69,8 +69,8 @@ TEST_CASE("three tiers: memory is the nearer source, also while it is still load
 }
 
 TEST_CASE("three tiers: a copy waits for those who write its source") {
-  Rig rig(options());
   Timeline work;
+  Rig rig(options());
   const BlockId id = rig.make(8192, rig.host, 1);
   Pin writer = rig.ready_pin(id, rig.host);
   std::byte* const data = writer.data();
