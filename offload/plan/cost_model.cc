@@ -7,8 +7,10 @@
 namespace sluice::plan {
 namespace {
 
-constexpr double achieved = 0.9;            // of a device's peak, where its kernels were not measured
-constexpr double flops_per_byte = 50;       // of an accelerator of which nothing is known but its memory
+constexpr double achieved = 0.9;       // of a device's peak, where its kernels were not measured
+constexpr double flops_per_byte = 50;  // of an accelerator of which nothing is known but its memory
+// Of an accelerator's memory rate, what norms, quantizing, activations of many tokens reach on an H200.
+constexpr double small_part = 0.5;
 constexpr double attention_part = 1 / 6.0;  // of what products of many tokens do: H200, 100 to 146 of 816 TFLOP/s
 
 double rate_of(const std::map<DType, double>& rates, DType type, double otherwise) {
@@ -144,11 +146,32 @@ class OpModel {
 
   void add_calls(double n) { add(n * call_us() * 1e-6, true); }
 
+  // What the small kernels of a sub-layer read and write, per token of a prompt: the host's keep it in its caches.
+  void add_small(double floats, double quantized) {
+    if (!accelerator_ || n_ <= decode_tokens) return;
+    constexpr double to_quantize = sizeof(float) + 1.0;
+    const double bytes = n_ * (floats * sizeof(float) + (f32_ ? 0 : quantized * to_quantize));
+    add(bytes / (d_.memory_gb_s * small_part * 1e9), true);
+  }
+
   // Norms, rotations, activations and the like: 13 calls in a layer, some of which share one where they are recorded.
   void add_unmeasured(const Op& op) {
-    if (std::holds_alternative<AttentionInOp>(op)) return add_calls(recorded_ ? 2 : 6);
-    if (std::holds_alternative<AttentionOutOp>(op)) return add_calls(recorded_ ? 1 : 2);
-    if (std::holds_alternative<FfnOp>(op) || std::holds_alternative<RouteOp>(op)) return add_calls(recorded_ ? 2 : 3);
+    const double hidden = g_.hidden_size, queries = double{1} * g_.n_heads * g_.head_dim;
+    if (std::holds_alternative<AttentionInOp>(op)) {
+      const double kv = double{1} * g_.n_kv_heads * g_.head_dim;
+      add_small(2 * hidden + 2 * (queries + kv) + 3 * kv, hidden);  // norm, rotations, append
+      return add_calls(recorded_ ? 2 : 6);
+    }
+    if (std::holds_alternative<AttentionOutOp>(op)) {
+      add_small(0, queries);
+      return add_calls(recorded_ ? 1 : 2);
+    }
+    if (const auto* ffn = std::get_if<FfnOp>(&op)) {
+      const double width = g_.tensor(ffn->gate).rows;
+      add_small(2 * hidden + 3 * width, hidden + width);  // norm, activation
+      return add_calls(recorded_ ? 2 : 3);
+    }
+    if (std::holds_alternative<RouteOp>(op)) return add_calls(recorded_ ? 2 : 3);
     if (!std::holds_alternative<AttentionOp>(op)) return;
     const double kv = 2 * cells() * static_cast<double>(g_.kv_values() * kv_bytes(plan_.numerics.kv_type));
     const double flops = 4.0 * n_ * cells() * g_.n_heads * g_.head_dim;
