@@ -234,7 +234,7 @@ double thread_seconds() {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
-TEST_CASE("chat template: runaway templates end within 100 ms") {
+TEST_CASE("chat template: runaway templates end within 100 ms" * doctest::test_suite("one thread")) {
   std::tm now{};
   now.tm_mday = 1;
   const Conversation conversation(json::parse(R"([{"role": "user", "content": "Hello"}])"));
@@ -255,7 +255,7 @@ TEST_CASE("chat template: runaway templates end within 100 ms") {
   }
 }
 
-TEST_CASE("chat template: parsing is bounded in depth and linear in length") {
+TEST_CASE("chat template: parsing is bounded in depth and linear in length" * doctest::test_suite("one thread")) {
   for (const auto& [open, close] :
        std::map<std::string, std::string>{{"(", ")"}, {"[", "]"}, {"not ", ""}, {"-", ""}}) {
     const auto deep = ChatTemplate::parse("{{ " + times(open, 100'000) + "1" + times(close, 100'000) + " }}");

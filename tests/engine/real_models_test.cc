@@ -273,7 +273,8 @@ TEST_CASE("real models give the same tokens resident, streamed, and with KV on d
   });
 }
 
-TEST_CASE("bytes read from disk for a token are the model's bytes that do not stay") {
+TEST_CASE("bytes read from disk for a token are the model's bytes that do not stay" *
+          doctest::test_suite("exactness")) {
   with_models([](const RealModel& model, const std::string& path) {
     for (const uint64_t ram : model.small_ram) check_bytes_per_token(path, ram);
   });

@@ -122,7 +122,8 @@ std::vector<TokenLogit> best_tokens(const BestTokens& wanted, const std::vector<
 
 }  // namespace
 
-TEST_CASE("the best tokens give the same tokens and the same distribution as all logits, for any seed and options") {
+TEST_CASE("the best tokens give the same tokens and the same distribution as all logits, for any seed and options" *
+          doctest::test_suite("one thread")) {
   std::mt19937 rng(12);
   for (int round = 0; round < 300; ++round) {
     const size_t n = 61 + rng() % 400;

@@ -336,7 +336,7 @@ TEST_CASE("empty and undecodable tokens are tolerated and never produced") {
   CHECK((*made)->token_bytes(256).empty());
 }
 
-TEST_CASE("hostile text takes about linear time") {
+TEST_CASE("hostile text takes about linear time" * doctest::test_suite("one thread")) {
   TestVocab vocab;
   std::string run = "a";
   for (int i = 0; i < 7; ++i) {

@@ -162,6 +162,8 @@ void check_plan(const Graph& g, const PlanRequest& r, const Plan& p) {
   check_feeding(p);
 }
 
+TEST_SUITE_BEGIN("one thread");
+
 TEST_CASE("hybrid planner: random graphs, machines and budgets") {
   Random random(5);
   int refused = 0, on_cpu = 0, mixed = 0, on_accelerator = 0, splits = 0;
@@ -451,6 +453,8 @@ TEST_CASE("hybrid planner: within 5 % of the best of all placements") {
   }
   CHECK(judged >= 6);
 }
+
+TEST_SUITE_END();
 
 }  // namespace
 }  // namespace sluice::testing

@@ -69,6 +69,8 @@ void check_plan(const Graph& g, const PlanRequest& r, const Plan& p) {
   CHECK(p.numerics.decode.op_site.size() == g.ops.size());
 }
 
+TEST_SUITE_BEGIN("one thread");
+
 TEST_CASE("planner: no budget from nothing to plenty is exceeded, and more never keeps less") {
   for (const uint32_t experts : {0u, 4u}) {
     TinyOptions options;
@@ -226,6 +228,8 @@ TEST_CASE("cost model: a streamed plan is bound by the disk, and twice the disk 
   CHECK(all->prediction.bottleneck != "disk");
   CHECK(all->prediction.decode_tok_s > 2 * b->prediction.decode_tok_s);
 }
+
+TEST_SUITE_END();
 
 }  // namespace
 }  // namespace sluice::testing
