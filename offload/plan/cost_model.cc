@@ -80,10 +80,9 @@ class OpModel {
 
   // Whether the step is one that is replayed whole: one token, all of it at this accelerator, where its weights stay.
   bool is_recorded() const {
-    const std::vector<uint8_t>& at = plan_.numerics.decode.op_site;
-    const uint8_t site = at.empty() ? host_site : at.back();
-    return n_ == 1 && site != host_site && std::count(at.begin(), at.end(), site) == std::ssize(at) &&
-           streamed_blocks(g_, plan_, false, site).empty();
+    const Placement& decode = plan_.numerics.decode;
+    const uint8_t site = decode.op_site.front();
+    return n_ == 1 && site != host_site && decode.is_all_at(site) && streamed_blocks(g_, plan_, false, site).empty();
   }
 
   double call_us() const { return recorded_ ? d_.recorded_us : d_.call_us; }

@@ -198,10 +198,8 @@ bool Executor::recordable() const {
   if (!batch_->tap_layers.empty() || experts_ != nullptr) return false;
   const Placement& decode = plan_.numerics.decode;
   const uint8_t site = decode.op_site.front();
-  for (uint8_t other = 0; other < sites_.size(); ++other)
-    if (other != site && decode.computes(other)) return false;
-  return sites_[site].queue().can_record() && plan_.movement.sites[site].kv_group_pages == 0 &&
-         !sites_[site].weights->streams(false);
+  return decode.is_all_at(site) && sites_[site].queue().can_record() &&
+         plan_.movement.sites[site].kv_group_pages == 0 && !sites_[site].weights->streams(false);
 }
 
 // One recording serves lengths up to a fourth or so apart.

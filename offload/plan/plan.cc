@@ -85,6 +85,12 @@ bool Placement::computes(uint8_t site) const {
   return std::count(op_site.begin(), op_site.end(), site) > 0 || std::any_of(splits.begin(), splits.end(), has);
 }
 
+bool Placement::is_all_at(uint8_t site) const {
+  const auto whole = [](const Split& split) { return split.row == 0; };
+  return std::count(op_site.begin(), op_site.end(), site) == std::ssize(op_site) &&
+         std::all_of(splits.begin(), splits.end(), whole);
+}
+
 Rows rows_at(const Graph& graph, const Placement& placement, size_t op, TensorId matrix, uint8_t site) {
   const uint32_t all = graph.tensor(matrix).rows;
   const bool home = placement.op_site[op] == site;

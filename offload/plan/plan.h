@@ -33,6 +33,7 @@ struct Placement {
   std::vector<Split> splits;     // by op; or empty: none is split
   Split split(size_t op) const { return op < splits.size() ? splits[op] : Split(); }
   bool computes(uint8_t site) const;  // some op, or rows of one
+  bool is_all_at(uint8_t site) const;  // no other one computes anything
   bool operator==(const Placement&) const = default;
 };
 

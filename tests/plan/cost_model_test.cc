@@ -318,6 +318,11 @@ TEST_CASE("cost model: calls of a step that is replayed whole have a cost of the
   CHECK(us(1.5, 1) - us(0.5, 1) == doctest::Approx(11));
   CHECK(us(0, 1) > us(3, 1));  // not measured: each as if launched
   CHECK(us(1.5, 2) == doctest::Approx(us(0.5, 2)));
+  // Rows of an FFN at the host: not replayed.
+  plan->numerics.decode.splits.assign(g.ops.size(), {});
+  plan->numerics.decode.splits[4] = {128, host_site};
+  CHECK(us(1.5, 1) == doctest::Approx(us(0.5, 1)));
+  plan->numerics.decode.splits.clear();
   // Weights that pass through: not replayed.
   for (size_t i = 0; i < plan->movement.sites[1].resident.size(); ++i) plan->movement.sites[1].resident[i] = false;
   plan->movement.sites[0].resident.assign(plan->movement.sites[1].resident.size(), true);
