@@ -195,7 +195,7 @@ uint32_t most_pages(const AttentionCall& call) {
 
 // Some four blocks for each SM.
 uint32_t page_blocks(uint32_t tiles, uint32_t pages, const KernelContext& context) {
-  return std::clamp<uint32_t>(blocks_for(uint64_t{4} * context.n_sms, tiles), 1, std::min<uint32_t>(pages, 65535));
+  return std::clamp<uint32_t>(blocks_for(uint64_t{4} * context.n_sms, tiles), 1, std::min(pages, most_blocks_y));
 }
 
 Status split_part(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const PagePart& part,

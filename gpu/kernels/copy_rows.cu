@@ -11,7 +11,7 @@
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t threads = 256, most_rows_at_once = 65535, blocks_per_sm = 4;
+constexpr uint32_t threads = 256, blocks_per_sm = 4;
 
 // A block has a row at a time, or of few rows a part of one; it looks the row's place up once, since the index may lie
 // in host memory. T: a float, or four where rows are multiples of 16 bytes; `cols` and `stride` count in T.
@@ -33,7 +33,7 @@ template <class T>
 Status start(cudaStream_t stream, const CopyRowsCall& call, const KernelContext& context) {
   constexpr uint32_t floats = sizeof(T) / sizeof(float);
   const uint32_t cols = call.cols / floats, most = blocks_for(cols, threads);
-  const uint32_t rows = std::min(call.n_rows, most_rows_at_once), wanted = blocks_per_sm * context.n_sms / rows;
+  const uint32_t rows = std::min(call.n_rows, most_blocks_y), wanted = blocks_per_sm * context.n_sms / rows;
   const LaunchShape shape{.grid_x = std::clamp(wanted, 1u, most), .grid_y = rows, .block_x = threads, .early = true};
   return launch(stream, launch_info("copy_rows", call), shape, copy_rows_kernel<T>, call, cols,
                 call.row_stride() / floats);

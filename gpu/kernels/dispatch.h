@@ -49,6 +49,8 @@ inline LaunchInfo launch_info(const char* name, const KernelCall& call) {
   return {name, c.bytes, c.flops};
 }
 
+inline constexpr uint32_t most_blocks_y = 65535;  // of a grid, as CUDA has it
+
 inline uint32_t blocks_for(uint64_t items, uint32_t per_block) {
   return static_cast<uint32_t>((items + per_block - 1) / per_block);
 }

@@ -11,7 +11,7 @@
 namespace sluice::gpu {
 namespace {
 
-constexpr uint32_t threads = 256, joint_threads = 128, most_rows_at_once = 65535;
+constexpr uint32_t threads = 256, joint_threads = 128;
 
 SLUICE_DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
 
@@ -58,10 +58,8 @@ Status run(cudaStream_t stream, const GatedActCall& call, const KernelContext&) 
   const bool apart = call.row_stride() != call.cols;
   const uint32_t rows = apart ? call.n_rows : 1;
   const uint64_t n = apart ? call.cols : uint64_t{call.n_rows} * call.cols;
-  const LaunchShape shape{.grid_x = blocks_for(n, threads),
-                          .grid_y = std::min(rows, most_rows_at_once),
-                          .block_x = threads,
-                          .early = true};
+  const LaunchShape shape{
+      .grid_x = blocks_for(n, threads), .grid_y = std::min(rows, most_blocks_y), .block_x = threads, .early = true};
   return launch(stream, launch_info("gated_act", call), shape, gated_act_kernel, call, rows, n);
 }
 

@@ -28,7 +28,7 @@ SLUICE_KERNEL void merge_kernel(MergeCall call) {
 Status run(cudaStream_t stream, const MergeCall& call, const KernelContext&) {
   if (call.n_tokens == 0 || call.cols == 0) return {};
   const LaunchShape shape{.grid_x = blocks_for(call.cols, threads),
-                          .grid_y = call.n_tokens < 65535 ? call.n_tokens : 65535,
+                          .grid_y = call.n_tokens < most_blocks_y ? call.n_tokens : most_blocks_y,
                           .block_x = threads};
   return launch(stream, launch_info("merge", call), shape, merge_kernel, call);
 }
