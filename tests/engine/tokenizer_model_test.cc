@@ -111,7 +111,7 @@ TEST_CASE("Gemma 3: roles, memory, bytes of what has no token") {
   CHECK(tokenizer->encode("\xFF\xFE", {})->tokens == std::vector<TokenId>{238 + 0xFF, 238 + 0xFE});
 }
 
-TEST_CASE("a million characters take about linear time" * doctest::test_suite("one thread")) {
+TEST_CASE("a million characters take about linear time" * doctest::test_suite("exactness")) {
   for (const Tokenizer* tokenizer : {smollm2(), gemma3()})
     if (tokenizer) check_linear(*tokenizer);
 }

@@ -63,9 +63,8 @@ TEST_CASE("gpu copies: both directions at a time take as long as one") {
 
 TEST_CASE("gpu copies: what a failed queue was given is not copied") {
   GpuRig rig;
-  Timeline host;
-  host.signal(1, Status(Code::cancelled, "enough"));
-  rig.up->wait(Event(host, 1));
+  rig.host.signal(1, Status(Code::cancelled, "enough"));
+  rig.up->wait(Event(rig.host, 1));
   rig.send(0);
   CHECK(rig.up->signal().wait().code() == Code::cancelled);
   CHECK(rig.up->copies() == 0);
@@ -114,14 +113,13 @@ TEST_CASE("gpu copies: staged ones arrive, whatever the size of the ring") {
 }
 
 TEST_CASE("gpu copies: staged ones wait, fail, and go on after a reset") {
-  const StagedRig staged(1024);
+  StagedRig staged(1024);
   std::vector<std::byte> from(5000, std::byte{1}), to(5000);
-  Timeline host;
-  staged.up->wait(Event(host, 1));
+  staged.up->wait(Event(staged.rig.host, 1));
   const Event late = staged.there_and_back(from, to);
   sleep_ms(3);
   CHECK(!late.done());
-  host.signal(1, Status(Code::io_error, "disk gone"));
+  staged.rig.host.signal(1, Status(Code::io_error, "disk gone"));
   CHECK(late.wait().message() == "disk gone");
   CHECK(to[0] == std::byte{0});
   staged.up->reset();

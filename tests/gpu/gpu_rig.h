@@ -82,6 +82,7 @@ class GpuRig {
   }
 
   StandIn standin;  // dies last
+  Timeline host;    // what the test signals; queues may look at it until they are gone
   std::unique_ptr<gpu::PinnedMemory> pinned;
   std::unique_ptr<gpu::GpuMemory> device;
   std::unique_ptr<gpu::Completions> completions;

@@ -47,10 +47,9 @@ TEST_CASE("gpu queue: Events come in order, and a signal of an empty queue comes
 
 TEST_CASE("gpu queue: work waits for an Event of the host") {
   GpuRig rig;
-  Timeline host;
   rig.fill(1);
-  rig.up->wait(Event(host, 1));
-  rig.compute->wait(Event(host, 2));
+  rig.up->wait(Event(rig.host, 1));
+  rig.compute->wait(Event(rig.host, 2));
   const Event sent = [&] {
     rig.send(0);
     return rig.up->signal();
@@ -61,11 +60,11 @@ TEST_CASE("gpu queue: work waits for an Event of the host") {
   sleep_ms(10);
   CHECK(!sent.done());
   rig.fill(7);  // what is there when the wait ends counts
-  host.signal(1);
+  rig.host.signal(1);
   CHECK(sent.wait().ok());
   sleep_ms(10);
   CHECK(!turned.done());
-  host.signal(2);
+  rig.host.signal(2);
   CHECK(turned.wait().ok());
   rig.down->wait(turned);
   rig.receive(1);
@@ -75,10 +74,9 @@ TEST_CASE("gpu queue: work waits for an Event of the host") {
 
 TEST_CASE("gpu queue: the host and the device take turns") {
   GpuRig rig;
-  Timeline host;
   std::vector<Event> sent;
   for (uint64_t i = 1; i <= 200; ++i) {
-    rig.up->wait(Event(host, i));
+    rig.up->wait(Event(rig.host, i));
     rig.send(0);
     rig.down->wait(rig.up->signal());
     rig.receive(0);
@@ -87,7 +85,7 @@ TEST_CASE("gpu queue: the host and the device take turns") {
   }
   for (uint64_t i = 1; i <= 200; ++i) {
     rig.fill(static_cast<float>(i));
-    host.signal(i);
+    rig.host.signal(i);
     REQUIRE(sent[i - 1].wait().ok());
     REQUIRE(rig.came_back(static_cast<float>(i), false));
   }
@@ -96,9 +94,8 @@ TEST_CASE("gpu queue: the host and the device take turns") {
 TEST_CASE("gpu queue: an Event that has failed already fails the queue at once") {
   for (const bool memory_operations : both) {
     GpuRig rig(rig_options(memory_operations));
-    Timeline host;
-    host.signal(1, status(Code::io_error, "disk gone"));
-    rig.compute->wait(Event(host, 1));
+    rig.host.signal(1, status(Code::io_error, "disk gone"));
+    rig.compute->wait(Event(rig.host, 1));
     rig.turn(0, 1);
     const Status first = rig.compute->signal().wait();
     CHECK(first.code() == Code::io_error);
@@ -116,7 +113,7 @@ TEST_CASE("gpu queue: an Event that fails later fails what is behind it, and the
   GpuRig rig;
   Timeline host, other;
   const Event before = rig.compute->signal();
-  rig.compute->wait(Event(host, 1));
+  rig.compute->wait(Event(rig.host, 1));
   const Event behind = rig.compute->signal();
   rig.compute->wait(Event(other, 1));
   const Event last = rig.compute->signal();
@@ -124,7 +121,7 @@ TEST_CASE("gpu queue: an Event that fails later fails what is behind it, and the
   other.signal(1, status(Code::corrupt, "second"));
   sleep_ms(3);
   CHECK(!last.done());
-  host.signal(1, status(Code::io_error, "first"));
+  rig.host.signal(1, status(Code::io_error, "first"));
   CHECK(behind.wait().message() == "first");
   CHECK(last.wait().message() == "first");
   rig.turn(0, 1);
@@ -136,9 +133,8 @@ TEST_CASE("gpu queue: an Event that fails later fails what is behind it, and the
 TEST_CASE("gpu queue: a failure travels from queue to queue") {
   for (const bool memory_operations : both) {
     GpuRig rig(rig_options(memory_operations));
-    Timeline host;
-    host.signal(1, status(Code::io_error, "disk gone"));
-    rig.up->wait(Event(host, 1));
+    rig.host.signal(1, status(Code::io_error, "disk gone"));
+    rig.up->wait(Event(rig.host, 1));
     rig.send(0);
     rig.compute->wait(rig.up->signal());
     rig.turn(0, 1);
@@ -155,8 +151,7 @@ TEST_CASE("gpu queue: a failure travels from queue to queue") {
 
 TEST_CASE("gpu queue: waiting for its own Event and for one long ago") {
   GpuRig rig;
-  Timeline host;
-  rig.up->wait(Event(host, 1));
+  rig.up->wait(Event(rig.host, 1));
   const Event first = rig.up->signal();
   rig.up->wait(first);
   Timeline later;
@@ -167,7 +162,7 @@ TEST_CASE("gpu queue: waiting for its own Event and for one long ago") {
   const Event behind = rig.compute->signal();
   sleep_ms(3);
   CHECK(!behind.done());
-  host.signal(1);
+  rig.host.signal(1);
   CHECK(behind.wait().ok());
   CHECK(!last.done());
   later.signal(1);
@@ -191,12 +186,11 @@ TEST_CASE("gpu queue: more commands than the ring has room for") {
 TEST_CASE("gpu queue: the destructor finishes what was enqueued") {
   GpuRig rig;
   rig.fill(5);
-  Timeline host;
-  rig.up->wait(Event(host, 1));
+  rig.up->wait(Event(rig.host, 1));
   rig.send(0);
   std::thread later([&] {
     sleep_ms(5);
-    host.signal(1);
+    rig.host.signal(1);
   });
   rig.up.reset();
   later.join();
@@ -213,15 +207,14 @@ TEST_CASE("gpu queue: an Event of another device goes through the host") {
   second.device = 1;
   const auto completions = gpu::Completions::create(second).value();
   const auto other = gpu::GpuCopyQueue::create(*completions).value();
-  Timeline host;
   rig.fill(9);
-  other->wait(Event(host, 1));
+  other->wait(Event(rig.host, 1));
   rig.up->wait(other->signal());
   rig.send(0);
   const Event sent = rig.up->signal();
   sleep_ms(3);
   CHECK(!sent.done());
-  host.signal(1);
+  rig.host.signal(1);
   CHECK(sent.wait().ok());
 }
 

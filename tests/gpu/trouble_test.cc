@@ -12,11 +12,11 @@ GpuRigOptions quick(bool memory_operations = true) {
   return o;
 }
 
-// Three turns of a matrix, the second behind an Event of the host. The Events of each, in order.
-std::vector<Event> run_turns(GpuRig& rig, Timeline& host) {
+// Three turns of a matrix, the second behind the value `go` of the host. The Events of each, in order.
+std::vector<Event> run_turns(GpuRig& rig, uint64_t go) {
   std::vector<Event> ended;
   for (uint64_t i = 0; i < 3; ++i) {
-    if (i == 1) rig.up->wait(Event(host, 1));
+    if (i == 1) rig.up->wait(Event(rig.host, go));
     rig.send(0);
     rig.compute->wait(rig.up->signal());
     rig.turn(0, 1);
@@ -30,14 +30,14 @@ std::vector<Event> run_turns(GpuRig& rig, Timeline& host) {
 
 // Of a rig that was started: all Events come, and what is ok is right. The first failure.
 Status run_and_check(GpuRig& rig, uint64_t host_delay_us) {
-  Timeline host;
+  const uint64_t go = rig.host.value() + 1;
   rig.fill(4);
   std::thread later([&] {
     std::this_thread::sleep_for(std::chrono::microseconds(host_delay_us));
-    host.signal(1);
+    rig.host.signal(go);
   });
   Status first;
-  for (const Event& event : run_turns(rig, host)) {
+  for (const Event& event : run_turns(rig, go)) {
     const Status ended = event.wait();
     if (first.ok()) first = ended;
     else CHECK(!ended.ok());
@@ -98,10 +98,9 @@ TEST_CASE("gpu trouble: a lost device fails what is under way and what comes, an
     GpuRigOptions o = quick(memory_operations);
     o.standin.latency_us = 2000;
     GpuRig rig(o);
-    Timeline host;
-    host.signal(1);
+    rig.host.signal(1);
     rig.fill(1);
-    const std::vector<Event> ended = run_turns(rig, host);
+    const std::vector<Event> ended = run_turns(rig, 1);
     const Event idle = rig.compute->signal();
     standin::lose_device();
     CHECK(ended.back().wait().code() == Code::unavailable);
@@ -117,15 +116,14 @@ TEST_CASE("gpu trouble: a lost device fails what is under way and what comes, an
 
 TEST_CASE("gpu trouble: a device is lost while it waits for the host, who then comes") {
   GpuRig rig(quick());
-  Timeline host;
-  rig.up->wait(Event(host, 1));
+  rig.up->wait(Event(rig.host, 1));
   rig.send(0);
   const Event sent = rig.up->signal();
   rig.compute->wait(sent);
   const Event behind = rig.compute->signal();
   standin::lose_device();
   sleep_ms(2);
-  host.signal(1);
+  rig.host.signal(1);
   CHECK(sent.wait().code() == Code::unavailable);
   CHECK(behind.wait().code() == Code::unavailable);
 }

@@ -294,7 +294,7 @@ TEST_CASE("hybrid planner: equal requests give equal plans") {
   CHECK(a->movement.sites[1].resident == b->movement.sites[1].resident);
 }
 
-TEST_CASE("hybrid planner: more VRAM or RAM is never slower") {
+TEST_CASE("hybrid planner: more VRAM or RAM is never slower" * doctest::test_suite("exactness")) {
   constexpr double tolerance = 1.05;  // whole blocks, and run-ahead that grows with the budget
   Random random(11);
   for (int i = 0; i < 6; ++i) {
@@ -394,7 +394,8 @@ int n_splits(const Plan& p) {
                                         [](const plan::Split& split) { return split.row != 0; }));
 }
 
-TEST_CASE("hybrid planner: an FFN is split where that pays, and is better than whole ones") {
+TEST_CASE("hybrid planner: an FFN is split where that pays, and is better than whole ones" *
+          doctest::test_suite("exactness")) {
   TinyOptions o = small(2);
   o.ffn = 8192;
   const TinyModel model = make_tiny(o);
@@ -429,7 +430,7 @@ TEST_CASE("hybrid planner: an FFN is split where that pays, and is better than w
   }
 }
 
-TEST_CASE("hybrid planner: within 5 % of the best of all placements") {
+TEST_CASE("hybrid planner: within 5 % of the best of all placements" * doctest::test_suite("exactness")) {
   Random random(23);
   int judged = 0;
   for (int i = 0; i < 8; ++i) {

@@ -128,7 +128,7 @@ uint64_t named_least(const Status& status) {
   return std::stoull(text.substr(at + 15)) * MiB;
 }
 
-TEST_CASE("planner: the least budget it names works, and one MiB less does not") {
+TEST_CASE("planner: the least budget it names works, and one MiB less does not" * doctest::test_suite("exactness")) {
   for (const uint32_t context : {32u, 2048u, 100'000u}) {
     for (const uint32_t hidden : {64u, 512u}) {
       TinyOptions options;
