@@ -262,8 +262,8 @@ void Executor::send(const Columns& columns, uint32_t from, uint32_t to) {
 }
 
 // One of the two is the host, whose workspace the other one reaches. Whoever wrote over the place of what is handed
-// over would have to come after an op that reads it: ops follow one another, and of a split op one site waits for the
-// other, so no more than this order is needed.
+// over, be it with another value that lies there, would have to come after an op that reads it: ops follow one another,
+// and of a split op one site waits for the other, so no more than this order is needed.
 void Executor::hand_over(const Columns& c, uint32_t from, uint32_t to) {
   Site &source = sites_[from], &target = sites_[to];
   const CopyRowsCall copy{source.ws.*c.at + c.first, seen_.counting, n_tokens_, c.count,

@@ -15,6 +15,7 @@ class Carver {
     used_ = align_up(used_ + count * sizeof(T), 64);
   }
   uint64_t here() const { return used_; }
+  void go_to(uint64_t offset) { used_ = offset; }
   uint64_t used() const { return align_up(used_, io_unit); }
   void page_align() { used_ = align_up(used_, io_unit); }
 
@@ -24,7 +25,7 @@ class Carver {
 };
 
 struct Widths {
-  uint64_t ffn = 0, experts = 0, used = 0, act = 0;
+  uint64_t ffn = 0, experts = 0, used = 0;
 };
 
 Widths widths(const Graph& g) {
@@ -37,9 +38,12 @@ Widths widths(const Graph& g) {
       w.used = std::max<uint64_t>(w.used, route->used);
     }
   }
-  w.act = std::max({uint64_t{g.hidden_size}, w.ffn, uint64_t{g.n_heads} * g.head_dim});
   return w;
 }
+
+// Rows of activations in the widest form, which is f32: q8 rows carry up to three paddings of 64 bytes, and bf16 ones
+// come in whole groups.
+uint64_t act_bytes(uint64_t rows, uint64_t cols) { return std::max<uint64_t>(rows, act_group / 2) * (cols * 4 + 256); }
 
 void take_token_tables(Carver& c, const Graph& g, const WorkspaceShape& shape, uint64_t tokens, uint64_t rows,
                        TokenTables& out) {
@@ -69,16 +73,20 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool accelerator, 
   Carver c(base);
   c.take(out.h, n * g.hidden_size);
   c.take(out.x, n * g.hidden_size);
+  const uint64_t shared = c.here();
   c.take(out.q, n * q);
   c.take(out.k, n * kv);
   c.take(out.v, n * kv);
   c.take(out.attended, n * q);
   c.take(out.state, n * g.n_heads * (g.head_dim + 2));
+  const uint64_t attention_end = c.here();
+  c.go_to(shared);
   c.take(out.gate, std::max(n, routed) * w.ffn);
   c.take(out.up, std::max(n, routed) * w.ffn);
+  c.go_to(std::max(c.here(), attention_end));
   c.take(out.logits, accelerator ? uint64_t{shape.logit_rows} * g.n_vocab : 0);
-  // The widest form is f32; q8 rows carry up to three paddings of 64 bytes, bf16 ones come in whole groups.
-  c.take(out.acts, std::max({n, routed, uint64_t{act_group / 2}}) * (w.act * 4 + 256));
+  // Not over up, of which it may be made: a device may make gate and its activations in one go.
+  c.take(out.acts, act_bytes(std::max(n, routed), std::max({uint64_t{g.hidden_size}, w.ffn, q})));
   uint64_t rope = 0;
   for (const RopeSpec& r : g.ropes) rope += n * r.n_rot;
   c.take(out.rope_tables, rope);

@@ -29,20 +29,24 @@ inline uint32_t best_rows(const WorkspaceShape& shape) {
   return std::min({shape.logit_rows, shape.sequences, few_tokens});
 }
 
-// In the memory of one site.
+// In the memory of one site. The values of attention and those of FFNs and experts lie over one another: ops follow one
+// another, and none reads what the other kind has left.
 struct Workspace {
   // Activations, f32
   float* h = nullptr;  // N x hidden: the residual stream
   float* x = nullptr;  // N x hidden: normed
+  // Of attention
   float* q = nullptr;  // N x n_heads x head_dim
   float* k = nullptr;  // N x n_kv_heads x head_dim
   float* v = nullptr;
-  float* attended = nullptr;     // N x n_heads x head_dim
-  float* state = nullptr;        // N x n_heads x (head_dim + 2): attention carried between calls
-  float* gate = nullptr;         // N x ffn
-  float* up = nullptr;           // N x ffn
+  float* attended = nullptr;  // N x n_heads x head_dim
+  float* state = nullptr;     // N x n_heads x (head_dim + 2): attention carried between calls
+  // Of FFNs
+  float* gate = nullptr;  // N x ffn
+  float* up = nullptr;    // N x ffn
+  // Of all
   float* logits = nullptr;       // R x n_vocab
-  std::byte* acts = nullptr;     // N rows of activations in the form a product wants
+  std::byte* acts = nullptr;     // N rows of activations in the form that a product wants
   float* rope_tables = nullptr;  // per rope N x n_rot
   std::byte* mirror = nullptr;   // of StepTables::mirrored; none for the host
 

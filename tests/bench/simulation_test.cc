@@ -175,7 +175,8 @@ TEST_CASE("simulation: predictions are within 10 % of it, decode and prompts") {
 }
 
 // All placements of two layers while decoding, each carried out; the planner's must be within 5 % of the best.
-TEST_CASE("simulation: the planner's choice is within 5 % of the best of all placements, in simulated time") {
+TEST_CASE("simulation: the planner's choice is within 5 % of the best of all placements, in simulated time" *
+          doctest::test_suite("exactness")) {
   const Graph g = graph_of(shape_of(2));
   const size_t n = g.ops.size() - 1;
   for (const auto& [cpu, link, vram] :
@@ -252,7 +253,8 @@ TEST_CASE("simulation: FFNs that are split make a token faster by what is predic
 }
 
 // What the machine files say of the reference machine, and how near plans come to it.
-TEST_CASE("simulation: on the reference machine a 70B model decodes within 10 % of what the machine allows") {
+TEST_CASE("simulation: on the reference machine a 70B model decodes within 10 % of what the machine allows" *
+          doctest::test_suite("exactness")) {
   const Machine m = *engine::read_machine(SLUICE_SOURCE_DIR "/machines/reference.json");
   const ModelShape shape = *shape_named("70b");
   const Graph g = graph_of(shape);
