@@ -30,11 +30,10 @@ if(SLUICE_SANITIZE)
   target_link_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE})
 endif()
 
-# sluice_plain(target [SANITIZED]): it computes little itself, so it is not optimized, which would take as long again as
-# compiling it takes else; with SANITIZED only under sanitizers, where that is twice as long.
+# sluice_plain(target): it computes little itself, so that under sanitizers, where optimizing takes twice the time that
+# compiling takes else, it is not optimized.
 function(sluice_plain target)
-  cmake_parse_arguments(arg "SANITIZED" "" "" ${ARGN})
-  if(SLUICE_SANITIZE OR NOT arg_SANITIZED)
+  if(SLUICE_SANITIZE)
     target_compile_options(${target} PRIVATE -O0)
   endif()
 endfunction()

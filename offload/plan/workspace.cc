@@ -25,7 +25,7 @@ class Carver {
 };
 
 struct Widths {
-  uint64_t ffn = 0, experts = 0, used = 0;
+  uint64_t ffn = 0, experts = 0, used = 0, act = 0;
 };
 
 Widths widths(const Graph& g) {
@@ -38,12 +38,9 @@ Widths widths(const Graph& g) {
       w.used = std::max<uint64_t>(w.used, route->used);
     }
   }
+  w.act = std::max({uint64_t{g.hidden_size}, w.ffn, uint64_t{g.n_heads} * g.head_dim});
   return w;
 }
-
-// Rows of activations in the widest form, which is f32: q8 rows carry up to three paddings of 64 bytes, and bf16 ones
-// come in whole groups.
-uint64_t act_bytes(uint64_t rows, uint64_t cols) { return std::max<uint64_t>(rows, act_group / 2) * (cols * 4 + 256); }
 
 void take_token_tables(Carver& c, const Graph& g, const WorkspaceShape& shape, uint64_t tokens, uint64_t rows,
                        TokenTables& out) {
@@ -85,8 +82,9 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool accelerator, 
   c.take(out.up, std::max(n, routed) * w.ffn);
   c.go_to(std::max(c.here(), attention_end));
   c.take(out.logits, accelerator ? uint64_t{shape.logit_rows} * g.n_vocab : 0);
-  // Not over up, of which it may be made: a device may make gate and its activations in one go.
-  c.take(out.acts, act_bytes(std::max(n, routed), std::max({uint64_t{g.hidden_size}, w.ffn, q})));
+  // The widest form is f32; q8 rows carry up to three paddings of 64 bytes, bf16 ones come in whole groups. They
+  // do not lie over up, which is of no use after the activation: GPUs make its result and them in one kernel.
+  c.take(out.acts, std::max({n, routed, uint64_t{act_group / 2}}) * (w.act * 4 + 256));
   uint64_t rope = 0;
   for (const RopeSpec& r : g.ropes) rope += n * r.n_rot;
   c.take(out.rope_tables, rope);

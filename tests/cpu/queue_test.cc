@@ -286,7 +286,7 @@ TEST_CASE("cpu queue: products give the same, whether they can do without a barr
   Random random(31);
   for (uint32_t threads = 1; threads <= 4; ++threads) {
     auto queue = make_queue(threads);
-    for (int round = 0; round < 50; ++round) {
+    for (int round = 0; round < 100; ++round) {
       Products p(random);
       std::vector<MatmulCall> calls;
       for (uint32_t i = 0; i < Products::n; ++i) {

@@ -110,8 +110,8 @@ TEST_CASE("gpu queue: an Event that has failed already fails the queue at once")
 }
 
 TEST_CASE("gpu queue: an Event that fails later fails what is behind it, and the first failure stays") {
+  Timeline other;
   GpuRig rig;
-  Timeline host, other;
   const Event before = rig.compute->signal();
   rig.compute->wait(Event(rig.host, 1));
   const Event behind = rig.compute->signal();
@@ -150,11 +150,11 @@ TEST_CASE("gpu queue: a failure travels from queue to queue") {
 }
 
 TEST_CASE("gpu queue: waiting for its own Event and for one long ago") {
+  Timeline later;
   GpuRig rig;
   rig.up->wait(Event(rig.host, 1));
   const Event first = rig.up->signal();
   rig.up->wait(first);
-  Timeline later;
   rig.up->wait(Event(later, 1));
   for (uint32_t i = 0; i < 3 * gpu::Track::n_events; ++i) (void)rig.up->signal();
   const Event last = rig.up->signal();

@@ -33,8 +33,8 @@ bool apart(std::vector<Part> parts, const std::byte* base, uint64_t bytes) {
   return end <= base + bytes;
 }
 
-// `rows` x `cols` in the forms that products want: as they are, in the 8 bits of a GPU, which take more than a CPU's, in
-// groups of bf16.
+// `rows` x `cols` in the forms that products want: as they are, in the 8 bits of a GPU, which take more than a CPU's,
+// in groups of bf16.
 uint64_t widest(uint64_t rows, uint64_t cols) {
   return std::max({rows * cols * 4, rows * (cols * 13 / 4 + 192), align_up(rows, act_group) * cols * 2});
 }
@@ -71,7 +71,7 @@ TEST_CASE("workspace: what ops use at once lies apart") {
     std::vector<Part> always = {{ws.h, n * o.hidden * 4}, {ws.x, n * o.hidden * 4}, {ws.acts, widest(n, wide)}};
     if (accelerator) always.push_back({ws.logits, uint64_t{shape.logit_rows} * o.n_vocab * 4});
     if (routed != 0)
-      for (const float* of_experts : {ws.expert_x, ws.expert_out}) always.push_back({of_experts, routed * o.hidden * 4});
+      for (const float* rows : {ws.expert_x, ws.expert_out}) always.push_back({rows, routed * o.hidden * 4});
     const auto with = [&](std::vector<Part> parts) {
       parts.insert(parts.end(), always.begin(), always.end());
       return parts;
