@@ -27,6 +27,9 @@ class Queue {
   virtual void wait(const Event& event) = 0;
   virtual void launch(const KernelCall& call) = 0;
   virtual Event signal() = 0;
+  // The same, but the Event may come a little later if that spares what is enqueued behind it: for those who only
+  // want to know when memory is free again.
+  virtual Event signal_aside() { return signal(); }
   virtual void reset() = 0;
 
   virtual bool can_record() const { return false; }

@@ -123,7 +123,8 @@ void Track::note(const Status& status) {
 
 bool Track::reached(uint64_t value) const {
   if (value <= reached_at_least_) return true;
-  return polled_ ? cudaEventQuery(event_of(value)) == cudaSuccess : load(*reached_) >= value;
+  if (polled_) return cudaEventQuery(event_of(value)) == cudaSuccess;
+  return load(*reached_) >= value || load(*reached_aside_) >= value;
 }
 
 void Track::record_span(const Entry& entry) {
@@ -192,11 +193,15 @@ Result<Track*> Completions::add(const char* lane) {
     std::unique_ptr<Track> track(new Track(!stream_memory_operations()));
     track->trace_ = options_.trace;
     track->lane_ = lane;
-    SLUICE_RETURN_IF_ERROR(make_stream(*track));
+    const auto beside = std::count_if(tracks_.begin(), tracks_.end(),
+                                      [](const auto& other) { return other != nullptr && other->aside_ != nullptr; });
+    SLUICE_RETURN_IF_ERROR(make_stream(*track, beside < max_aside));
     Counters& counters = reinterpret_cast<Counters*>(counters_->base())[i];
     track->reached_ = &counters.reached;
+    track->reached_aside_ = &counters.reached_aside;
     track->released_ = &counters.released;
     store(counters.reached, 0);
+    store(counters.reached_aside, 0);
     store(counters.released, 0);
     track->pushes_ = &pushes_;
     tracks_[i] = std::move(track);
@@ -224,9 +229,11 @@ Track* Completions::find(const Timeline* timeline) const {
   return nullptr;
 }
 
-Status Completions::make_stream(Track& track) {
+Status Completions::make_stream(Track& track, bool aside) {
   SLUICE_RETURN_IF_ERROR(to_status(cudaSetDevice(device()), fmt::format("GPU {}", device())));
   Status made = to_status(cudaStreamCreateWithFlags(&track.stream_, cudaStreamNonBlocking), "making a CUDA stream");
+  if (made.ok() && aside)
+    made = to_status(cudaStreamCreateWithFlags(&track.aside_, cudaStreamNonBlocking), "making a CUDA stream");
   const unsigned flags = track.trace_ == nullptr ? cudaEventDisableTiming : cudaEventDefault;
   for (cudaEvent_t& event : track.events_)
     if (made.ok()) made = to_status(cudaEventCreateWithFlags(&event, flags), "making a CUDA event");
@@ -263,7 +270,8 @@ void Completions::destroy_stream(Track& track) {
   for (const cudaEvent_t event : track.events_) destroy(event);
   for (const cudaEvent_t event : track.begins_) destroy(event);
   destroy(track.base_);
-  if (track.stream_ != nullptr) to_status(cudaStreamDestroy(track.stream_), "destroying a stream").ignore();
+  for (const cudaStream_t stream : {track.aside_, track.stream_})
+    if (stream != nullptr) to_status(cudaStreamDestroy(stream), "destroying a stream").ignore();
 }
 
 void Completions::run() {
@@ -307,7 +315,8 @@ void Completions::check(Track& track) {
   const bool bare = awaited->kind == Track::Kind::bare_signal;
   if (now - track.moved_ns_ < (bare ? std::min(bare_check_ns, options_.check_ns) : options_.check_ns)) return;
   track.moved_ns_ = now;
-  const cudaError_t state = cudaStreamQuery(track.stream_);
+  cudaError_t state = cudaStreamQuery(track.stream_);
+  if (state == cudaSuccess && track.aside_ != nullptr) state = cudaStreamQuery(track.aside_);
   if (state == cudaErrorNotReady) return;
   if (state == cudaSuccess) return track.stream_is_idle();
   const cudaError_t again = cudaStreamQuery(track.stream_);

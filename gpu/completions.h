@@ -1,10 +1,10 @@
 // Completions: one thread for each GPU that carries progress between its streams and the host's Events.
 //
-// Each stream has two counters in mapped host memory. `reached` is raised by the stream itself, at every
-// signal() of its queue, with a stream memory operation; this thread sees it and signals the queue's
-// Timeline. `released` is what the stream waits on where work of the CPU or of a disk comes first: this
-// thread raises it once that Event is done. So neither the thread that enqueues nor the GPU ever waits for
-// a synchronization of the host.
+// Each stream has counters in mapped host memory. `reached` is raised by the stream itself, at every
+// signal() of its queue, with a stream memory operation, or `reached_aside` by a stream beside it; this thread
+// sees it and signals the queue's Timeline. `released` is what the stream waits on where work of the CPU or of
+// a disk comes first: this thread raises it once that Event is done. So neither the thread that enqueues nor the
+// GPU ever waits for a synchronization of the host.
 //
 // CUDA does not know of the order that these counters make, hence streams of one GPU also wait for each
 // other with CUDA events (gpu/stream.h); statuses still travel here: a signal counts as reached only when
@@ -58,7 +58,7 @@ class Track {
     Kind kind = Kind::signal;
     Event event;
     uint64_t value = 0;
-    Status status;  // of a failure, or of an Event whose Timeline has gone
+    Status status;                  // of a failure, or of an Event whose Timeline has gone
     uint64_t bytes = 0, flops = 0;  // of the work that a signal ends
     bool worked = false;            // there is some, and its begin was recorded
   };
@@ -70,6 +70,7 @@ class Track {
   bool failed() const { return failed_.load(std::memory_order_acquire); }
   Timeline& timeline() { return timeline_; }
   cudaStream_t stream() const { return stream_; }
+  cudaStream_t aside() const { return aside_; }  // null if there is none
   // The CUDA event of a signal, as long as it is that signal's; any thread may ask. Half of the events are left
   // to signals that come meanwhile.
   cudaEvent_t event_of(uint64_t value) const { return events_[value % n_events]; }
@@ -83,6 +84,7 @@ class Track {
   uint64_t last_value() const { return last_value_.load(std::memory_order_relaxed); }
   void set_last_value(uint64_t value) { last_value_.store(value, std::memory_order_release); }
   CUdeviceptr reached_address() const { return reinterpret_cast<CUdeviceptr>(reached_); }
+  CUdeviceptr reached_aside_address() const { return reinterpret_cast<CUdeviceptr>(reached_aside_); }
   CUdeviceptr released_address() const { return reinterpret_cast<CUdeviceptr>(released_); }
 
  private:
@@ -104,14 +106,14 @@ class Track {
   void stream_is_idle();
 
   const bool polled_;
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr, aside_ = nullptr;
   std::array<cudaEvent_t, n_events> events_{}, begins_{};
   std::array<std::atomic<uint64_t>, n_events> recorded_{};  // whose signal each event is
   cudaEvent_t base_ = nullptr;                              // passed at base_ns_
   uint64_t base_ns_ = 0;
   Trace* trace_ = nullptr;
   const char* lane_ = "";
-  uint64_t *reached_ = nullptr, *released_ = nullptr;  // mapped
+  uint64_t *reached_ = nullptr, *reached_aside_ = nullptr, *released_ = nullptr;  // mapped
   Timeline timeline_;
   std::vector<Entry> ring_;
   std::atomic<uint32_t>* pushes_ = nullptr;  // of all tracks; wakes the thread
@@ -137,8 +139,8 @@ class Completions {
     Trace* trace = nullptr;                // outlives the streams
   };
   // CUDA spreads streams over 8 channels (CUDA_DEVICE_MAX_CONNECTIONS); streams that shared one would wait for
-  // each other, and with waits for the host that could be for ever.
-  static constexpr uint32_t max_streams = 8;
+  // each other, and with waits for the host that could be for ever. The first ones have one beside them.
+  static constexpr uint32_t max_streams = 6, max_aside = 2;
 
   // unavailable if the device or the driver does not answer.
   static Result<std::unique_ptr<Completions>> create(const Options& options);
@@ -150,8 +152,8 @@ class Completions {
   bool is_lost() const { return is_lost_.load(std::memory_order_acquire); }
   Status lost() const;  // why the device has stopped working; ok while it works
 
-  // Makes a stream with its events and counters; `lane` is what the trace calls it, and outlives the trace.
-  // unavailable if there are max_streams.
+  // Makes a stream with its events and counters, and one for signals aside while there are less than max_aside of
+  // these; `lane` is what the trace calls it, and outlives the trace. unavailable if there are max_streams.
   Result<Track*> add(const char* lane);
   // The track is drained. Others may still have entries that wait for its Events.
   void remove(Track* track);
@@ -161,12 +163,13 @@ class Completions {
  private:
   struct Counters {
     alignas(128) uint64_t reached;
+    alignas(128) uint64_t reached_aside;
     alignas(128) uint64_t released;
   };
   Completions(const Options& options, const Driver& driver, std::unique_ptr<PinnedMemory> counters)
       : options_(options), driver_(driver), counters_(std::move(counters)) {}
   Status start();
-  Status make_stream(Track& track);
+  Status make_stream(Track& track, bool aside);
   Status make_timing(Track& track);
   static Status match_clocks(Track& track);
   static void destroy_stream(Track& track);

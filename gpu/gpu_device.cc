@@ -54,6 +54,7 @@ Status GpuDevice::start() {
   completions.trace = options_.trace;
   const Lanes& lanes = lanes_of(options_.device);
   SLUICE_ASSIGN_OR_RETURN(completions_, Completions::create(completions));
+  // Those that are busy come first: they get streams beside them (gpu/completions.h).
   SLUICE_ASSIGN_OR_RETURN(queue_, GpuQueue::create(*completions_, context_, lanes.compute.c_str()));
   SLUICE_ASSIGN_OR_RETURN(to_device_, GpuCopyQueue::create(*completions_, lanes.to_device.c_str()));
   SLUICE_ASSIGN_OR_RETURN(to_host_, GpuCopyQueue::create(*completions_, lanes.to_host.c_str()));

@@ -64,6 +64,11 @@ Event GpuQueue::signal() {
   return stream_->signal();
 }
 
+Event GpuQueue::signal_aside() {
+  flush();
+  return stream_->signal_aside();
+}
+
 void GpuQueue::record(uint64_t key) {
   flush();
   if (stream_->enter()) stream_->done(recordings_.begin(key));

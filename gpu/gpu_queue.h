@@ -32,6 +32,7 @@ class GpuQueue : public Queue {
   void wait(const Event& event) override;
   void launch(const KernelCall& call) override;
   Event signal() override;
+  Event signal_aside() override;
   void reset() override;
   bool can_record() const override { return true; }
   bool has_recording(uint64_t key) const override { return recordings_.has(key); }

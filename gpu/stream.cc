@@ -12,7 +12,8 @@ Result<std::unique_ptr<Stream>> Stream::create(Completions& completions, const c
 
 Stream::~Stream() {
   track_->drain();
-  to_status(cudaStreamSynchronize(get()), "ending a stream").ignore();  // what no signal follows
+  for (const cudaStream_t stream : {get(), track_->aside()})  // what no signal follows; what is told twice
+    if (stream != nullptr) to_status(cudaStreamSynchronize(stream), "ending a stream").ignore();
   completions_.remove(track_);
 }
 
@@ -70,17 +71,25 @@ void Stream::wait_on_host(const Event& event) {
   done(to_status(enqueued, "making a stream wait"));
 }
 
+// Each of the two counters only grows, as one stream writes it.
+Status Stream::write_counter(uint64_t value, bool aside) {
+  if (aside)
+    SLUICE_RETURN_IF_ERROR(
+        to_status(cudaStreamWaitEvent(track_->aside(), track_->event_of(value), 0), "signalling aside"));
+  const cudaStream_t by = aside ? track_->aside() : get();
+  const CUdeviceptr to = aside ? track_->reached_aside_address() : track_->reached_address();
+  return to_status(completions_.driver().stream_write_value(by, to, value, CU_STREAM_WRITE_VALUE_DEFAULT),
+                   "signalling");
+}
+
 // Whether the stream will tell when it gets there. With the counter raised, its CUDA event has passed.
-bool Stream::enqueue_signal(uint64_t value) {
+bool Stream::enqueue_signal(uint64_t value, bool aside) {
   const Status entered = to_status(cudaSetDevice(completions_.device()), "signalling");
   done(entered);
   if (!entered.ok()) return false;
   const Status recorded = to_status(cudaEventRecord(track_->event_of(value), get()), "signalling");
   Status written;
-  if (completions_.stream_memory_operations())
-    written = to_status(completions_.driver().stream_write_value(get(), track_->reached_address(), value,
-                                                                 CU_STREAM_WRITE_VALUE_DEFAULT),
-                        "signalling");
+  if (completions_.stream_memory_operations()) written = recorded.ok() ? write_counter(value, aside) : recorded;
   if (recorded.ok()) track_->set_recorded(value);
   done(recorded);
   done(written);
@@ -89,11 +98,11 @@ bool Stream::enqueue_signal(uint64_t value) {
 
 // Of a failed stream too: the Event comes when all that was enqueued and waited for before is through. Since calls
 // were refused or left out, the stream alone cannot tell when that is; nor may others wait for it by CUDA events.
-Event Stream::signal() {
+Event Stream::signal_by(bool aside) {
   const uint64_t value = track_->last_value() + 1;
   if (!completions_.stream_memory_operations() && value > Track::n_events)
     track_->timeline().wait(value - Track::n_events);  // its CUDA event is used again
-  const bool told = !failed_ && !completions_.is_lost() && enqueue_signal(value);
+  const bool told = !failed_ && !completions_.is_lost() && enqueue_signal(value, aside && track_->aside() != nullptr);
   track_->set_last_value(value);
   track_->push({told ? Track::Kind::signal : Track::Kind::bare_signal, {}, value, {}, bytes_, flops_, worked_});
   worked_ = false;

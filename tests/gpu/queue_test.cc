@@ -45,6 +45,43 @@ TEST_CASE("gpu queue: Events come in order, and a signal of an empty queue comes
   CHECK(a.value() < b.value());
 }
 
+TEST_CASE("gpu queue: Events that come aside come in their order with others, and behind their work") {
+  for (const bool memory_operations : both) {
+    GpuRig rig(rig_options(memory_operations));
+    std::vector<Event> events;
+    for (int i = 0; i < 300; ++i) {
+      rig.fill(static_cast<float>(i));
+      rig.send(0);
+      rig.compute->wait(rig.up->signal());
+      rig.turn(0, 1);
+      const bool aside = i % 3 != 0;
+      events.push_back(aside ? rig.compute->signal_aside() : rig.compute->signal());
+      rig.down->wait(events.back());
+      rig.receive(1);
+      REQUIRE(rig.down->signal().wait().ok());
+      REQUIRE(rig.came_back(static_cast<float>(i), true));
+      if (i % 7 == 0) REQUIRE(events.back().wait().ok());
+    }
+    for (size_t i = 1; i < events.size(); ++i) CHECK(events[i - 1].value() < events[i].value());
+    CHECK(events.back().wait().ok());
+    for (const Event& event : events) CHECK(event.done());
+  }
+}
+
+TEST_CASE("gpu queue: an Event that comes aside tells of failures, and a failed queue gives some too") {
+  GpuRig rig;
+  rig.compute->wait(Event(rig.host, 1));
+  rig.turn(0, 1);
+  const Event aside = rig.compute->signal_aside();
+  sleep_ms(5);
+  CHECK(!aside.done());
+  rig.host.signal(1, status(Code::io_error, "disk gone"));
+  CHECK(aside.wait().message() == "disk gone");
+  CHECK(rig.compute->signal_aside().wait().message() == "disk gone");
+  rig.compute->reset();
+  CHECK(rig.compute->signal_aside().wait().ok());
+}
+
 TEST_CASE("gpu queue: work waits for an Event of the host") {
   GpuRig rig;
   rig.fill(1);
