@@ -34,7 +34,9 @@ std::string model_name(const ModelReport& model) {
   return printable(name);
 }
 
-double planned(const BenchResult& r) { return r.n_prompt > 0 ? r.plan.prefill_tok_s : r.plan.decode_tok_s; }
+double planned(const BenchResult& r) {
+  return r.n_prompt > 0 ? planned_prefill_tok_s(r.plan, r.n_prompt) : r.plan.decode_tok_s;
+}
 
 const BenchPath* path_named(const BenchResult& r, std::string_view name) {
   for (const BenchPath& path : r.paths)

@@ -122,6 +122,18 @@ std::string stall_tables(const StallReport& report) {
 
 }  // namespace
 
+double planned_prefill_tok_s(const PlanReport& plan, uint32_t n) {
+  const std::vector<PromptReport>& known = plan.prefill;
+  const auto seconds = [](const PromptReport& p) { return p.n / p.tok_s; };
+  const auto next = std::find_if(known.begin(), known.end(), [n](const PromptReport& p) { return p.n >= n; });
+  if (known.empty() || n == 0) return plan.prefill_tok_s;
+  if (next == known.begin()) return n / seconds(*next);
+  const PromptReport& before = *std::prev(next);
+  if (next == known.end()) return before.tok_s;
+  const double part = static_cast<double>(n - before.n) / (next->n - before.n);
+  return n / (seconds(before) + part * (seconds(*next) - seconds(before)));
+}
+
 std::string run_statistics(const Engine& engine, const Generation& generation) {
   Table tiers("lrrrrr");
   tiers.add({"tier", "held", "read", "GB/s", "roofline", "of it"});
@@ -135,7 +147,7 @@ std::string run_statistics(const Engine& engine, const Generation& generation) {
   Table speed("lrrr");
   speed.add({"phase", "tokens", "tok/s", "planned"});
   speed.add({"prefill", std::to_string(generation.prompt_tokens), format_rate(generation.prefill_tok_s),
-             format_rate(plan.prefill_tok_s)});
+             format_rate(planned_prefill_tok_s(plan, generation.prompt_tokens))});
   speed.add({"decode", std::to_string(generation.tokens.size()), format_rate(generation.decode_tok_s),
              format_rate(plan.decode_tok_s)});
   return join({"\n", tiers.to_string(), "\n", speed.to_string(), stall_tables(engine.stalls()), "\n",

@@ -29,6 +29,10 @@ class Table {
 // by disk"; with a GPU "22.1 GB of 42.5 on GPU, 20.4 in RAM, context 8192, predicted 8.3 tok/s, bound by RAM".
 std::string plan_summary(const PlanReport& plan);
 
+// What the plan promises for a prompt of n tokens: it takes a time between those of the lengths that the plan names.
+// Shorter ones take as long as the shortest.
+double planned_prefill_tok_s(const PlanReport& plan, uint32_t n);
+
 // What the plan promised and the run gave, tier by tier.
 std::string run_statistics(const Engine& engine, const Generation& generation);
 

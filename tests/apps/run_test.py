@@ -71,6 +71,10 @@ class Run(command.Case):
         self.assertIn(["decode", "11", "40.0", "21.0"], lines)
         self.assertIn("budget 64.0 MiB, its peak 11 B, peak RSS 12 B", done.err)
 
+    def test_short_prompts_are_planned_as_the_shortest_that_the_plan_knows(self):
+        done = self.call("run", "-m", "gpu", "-p", "Hello", "--stats")  # 64 tokens in a tenth of a second
+        self.assertIn(["prefill", "5", "20.0", "50.0"], [line.split() for line in done.err.splitlines()])
+
     def test_where_the_time_of_a_traced_run_went(self):
         done = self.call("run", "-m", "plain", "-p", "Hello", "--stats", "--trace", "t.json")
         lines = [line.split() for line in done.err.splitlines()]
