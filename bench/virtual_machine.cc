@@ -137,12 +137,14 @@ double VirtualQueue::seconds(const KernelCall& call) const {
   return alone + (joined_ > 0 ? 0 : d.call_us * 1e-6);
 }
 
-// Whether it runs with the call before: the CPU's team goes through some products of the same activations at once.
+// Whether it runs with the call before: the CPU's team goes through some products of the same activations at once, and
+// a GPU's kernel through some of few tokens and one type.
 bool VirtualQueue::joins(const KernelCall& call) {
   constexpr uint32_t most = 8;
   const auto* product = std::get_if<MatmulCall>(&call);
-  const bool follows = product != nullptr && lane_ == cpu_lane && last_ && last_->x == product->x &&
-                       joined_ + 1 < most && outputs_apart(*last_, *product);
+  const bool follows = product != nullptr && last_ && last_->x == product->x && joined_ + 1 < most &&
+                       (lane_ == cpu_lane || (!product->prompt && last_->dtype == product->dtype)) &&
+                       outputs_apart(*last_, *product);
   last_ = product != nullptr ? std::optional(*product) : std::nullopt;
   return follows;
 }

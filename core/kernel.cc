@@ -44,7 +44,7 @@ struct CostOf {
     return {values * (4 + kv_bytes(c.type)), values};
   }
   Cost operator()(const AttentionCall& c) const {
-    // Tables of a recorded call may be out of reach: all that it can serve.
+    // Its tables may be out of reach: all that it can serve.
     const uint64_t most = uint64_t{c.most_pages} * c.page_tokens;
     if (most > 0) return attention(c, c.n_tokens * most, c.most_pages);
     uint64_t cells = 0;  // of all tokens together

@@ -154,8 +154,8 @@ struct AttentionCall {
   float* state;         // n_tokens x n_heads x (head_dim + 2): m, l, O; may be null if start and finish
   float* out;           // n_tokens x n_heads x head_dim
   bool prompt = false;  // as in MatmulCall
-  // Of a call that is recorded: the most pages of a span that it has to serve when replayed. Its tables need not be
-  // reached by the host then.
+  // Where the host does not reach the tables, and of calls that are recorded: the most pages of a span that the call
+  // has to serve, when replayed too.
   uint32_t most_pages = 0;
 };
 

@@ -114,8 +114,8 @@ SLUICE_KERNEL void attention_merge_kernel(AttentionCall call, Tables tables, Pag
 Tables tables_of(cudaStream_t stream, const AttentionCall& call) {
   Tables tables{};
   cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
-  if (call.n_tokens > decode_tokens || cudaStreamIsCapturing(stream, &capturing) != cudaSuccess ||
-      capturing != cudaStreamCaptureStatusNone)
+  if (call.n_tokens > decode_tokens || call.most_pages > 0 ||
+      cudaStreamIsCapturing(stream, &capturing) != cudaSuccess || capturing != cudaStreamCaptureStatusNone)
     return tables;
   tables.used = true;
   for (uint32_t t = 0; t < call.n_tokens; ++t) {

@@ -48,7 +48,7 @@ Status run(cudaStream_t stream, const KernelCall& call, const KernelContext& con
 // rotations of queries and keys and the append of these (rope_append.cu). joins(): whether `next` may be run with the
 // calls that are held back for it, which may be run together. Calls that were held back are run by run(); of all sizes
 // up to most_joint.
-inline constexpr size_t most_joint = 4;
+inline constexpr size_t most_joint = 8;
 bool joins(std::span<const KernelCall> held, const KernelCall& next);
 Status run(cudaStream_t stream, std::span<const KernelCall> calls, const KernelContext& context);
 

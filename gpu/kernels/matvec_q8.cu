@@ -230,13 +230,11 @@ void matvec_q8_kernel(SLUICE_CONSTANT ProductGroup group) {
 template <class V>
 ProductGroup group_of(std::span<const MatmulCall> calls) {
   const MatmulCall& first = calls.front();
-  ProductGroup group{{}, first.x, q8_layout(first.cols), row_bytes(first.dtype, first.cols), first.cols, first.n_tokens,
-                     0};
+  ProductGroup group{
+      {}, {}, first.x, q8_layout(first.cols), row_bytes(first.dtype, first.cols), first.cols, first.n_tokens, 0};
   for (uint32_t i = 0; i < most_joint; ++i) {
-    if (i >= calls.size()) {
-      group.parts[i].first_tile = UINT32_MAX;
-      continue;
-    }
+    group.first_tiles[i] = i < calls.size() ? group.n_tiles : UINT32_MAX;
+    if (i >= calls.size()) continue;
     const MatmulCall& call = calls[i];
     group.parts[i] = {call.weights, {call.out, call.bias, call.out_stride, call.accumulate}, call.rows, group.n_tiles};
     group.n_tiles += blocks_for(call.rows, V::rows);

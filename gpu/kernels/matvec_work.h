@@ -40,9 +40,10 @@ struct BlockMemory {
 struct ProductPart {
   const std::byte* weights;
   ProductOut to;
-  uint32_t rows, first_tile;  // first_tile of those that there are not: beyond all tiles
+  uint32_t rows, first_tile;
 };
 struct ProductGroup {
+  uint32_t first_tiles[most_joint];  // beyond all tiles where there is no such part; together in one line of the caches
   ProductPart parts[most_joint];
   const std::byte* x;
   Q8Layout layout;
@@ -53,7 +54,7 @@ struct ProductGroup {
 SLUICE_DEVICE const ProductPart& part_of(const ProductGroup& group, uint32_t tile) {
   uint32_t part = 0;
   SLUICE_UNROLL
-  for (uint32_t i = 1; i < most_joint; ++i) part += tile >= group.parts[i].first_tile ? 1 : 0;
+  for (uint32_t i = 1; i < most_joint; ++i) part += tile >= group.first_tiles[i] ? 1 : 0;
   return group.parts[part];
 }
 

@@ -47,7 +47,8 @@ class OpModel {
     for (TensorId id : matrices(op)) {
       const TensorSpec& t = g_.tensor(id);
       // Products of the same activations share a call, if their kernel is the same (gpu/kernels/joint.h).
-      const bool joined = recorded_ && last != nullptr && last->dtype == t.dtype && last->cols == t.cols;
+      const bool joined =
+          few_tokens_on_accelerator() && last != nullptr && last->dtype == t.dtype && last->cols == t.cols;
       const double before = cost_.kernels_s;
       add_product(id, std::holds_alternative<HeadOp>(op) ? 1 : n_, joined ? 0 : calls(id));
       if (ffn != nullptr && id != ffn->down) cost_.divisible_s += cost_.kernels_s - before;
@@ -98,13 +99,14 @@ class OpModel {
     if (!accelerator_) return rate_of(d_.matmul_f32_gflops, DType::f32, 10);
     return d_.more_gflops > 0 ? d_.more_gflops * attention_part : default_gflops();
   }
-  // The host's kernels are called once for a product and share its tiles; an accelerator's once for a tile, of which
-  // some share a call in a step that is recorded.
+  // The host's kernels are called once for a product and share its tiles; an accelerator's once for a tile, or for up
+  // to eight of them if the tokens are few. Those that stream break the row.
   double calls(TensorId id) const {
     const auto tiles = static_cast<double>(plan_.movement.weights.of(id).size());
-    if (recorded_) return std::ceil(tiles / 4);
+    if (few_tokens_on_accelerator()) return std::ceil(tiles / 4);
     return accelerator_ ? tiles : 1;
   }
+  bool few_tokens_on_accelerator() const { return accelerator_ && n_ <= decode_tokens; }
 
   void add_product(TensorId id, uint32_t n, double n_calls) {
     const TensorSpec& t = g_.tensor(id);

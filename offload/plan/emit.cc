@@ -52,36 +52,92 @@ const std::byte* Executor::activations(const float* x, ActFormat format, uint32_
 
 Status Executor::product(TensorId weights, TensorId bias, const float* x, uint32_t n_rows, float* out,
                          uint32_t out_stride, bool accumulate) {
-  return product_rows(weights, {0, g_.tensor(weights).rows}, bias, x, n_rows, out, out_stride, accumulate);
+  const Product whole{weights, {0, g_.tensor(weights).rows}, bias, out, out_stride, accumulate};
+  return products({&whole, 1}, x, n_rows);
 }
 
-// Of those rows alone, into their columns of `out`.
-Status Executor::product_rows(TensorId weights, Rows rows, TensorId bias, const float* x, uint32_t n_rows, float* out,
-                              uint32_t out_stride, bool accumulate) {
-  const TensorSpec& t = g_.tensor(weights);
+// Tiles that stay come first: an accelerator does many of them in one kernel, while the others are on their way. Where
+// these are more than there is room for, they are better taken in turn, or nothing would be on its way meanwhile.
+Status Executor::products(std::span<const Product> list, const float* x, uint32_t n_rows) {
+  const bool in_turn = streamed_bytes(list) > plan_.movement.sites[site_].staging_bytes / 2;
+  for (const bool stays : {true, false}) {
+    TileGroup group;
+    for (const Product& product : list)
+      for (const Tile& tile : plan_.movement.weights.of(product.weights)) {
+        const Rows rows = tile.within(product.rows);
+        const bool now = in_turn ? stays : stays == (at().weights->resident(tile) != nullptr);
+        if (rows.begin == rows.end || !now) continue;
+        if (!joins(group, tile)) SLUICE_RETURN_IF_ERROR(launch_tiles(group));
+        SLUICE_RETURN_IF_ERROR(add_tile(product, tile, rows, x, n_rows, group));
+      }
+    SLUICE_RETURN_IF_ERROR(launch_tiles(group));
+  }
+  return {};
+}
+
+// Of the tiles that do not stay at this site.
+uint64_t Executor::streamed_bytes(std::span<const Product> list) {
+  uint64_t bytes = 0;
+  for (const Product& product : list)
+    for (const Tile& tile : plan_.movement.weights.of(product.weights)) {
+      const Rows rows = tile.within(product.rows);
+      if (rows.begin != rows.end && at().weights->resident(tile) == nullptr)
+        bytes += plan_.movement.weights.blocks[tile.block].slot_bytes;
+    }
+  return bytes;
+}
+
+// Whether a tile may be launched together with those of the group, all of which stay or all stream. On an accelerator
+// some tiles times few tokens take little longer than one. Those that stream keep their room until all are done, so
+// they have no more than a quarter of it; and none is waited for whose room others of the group hold.
+bool Executor::joins(const TileGroup& group, const Tile& tile) {
+  if (group.n == 0) return true;
+  if (site_ == host_site || batch_->prompt || group.n == group.tiles.size()) return false;
+  const bool stays = at().weights->resident(tile) != nullptr;
+  if (stays != (at().weights->resident(*group.tiles.front()) != nullptr)) return false;
+  if (stays) return true;
+  const uint64_t room = plan_.movement.sites[site_].staging_bytes / 4;
+  return at().weights->at_hand(tile) && (group.n + 1) * plan_.movement.weights.max_tile_bytes <= room;
+}
+
+Status Executor::add_tile(const Product& product, const Tile& tile, Rows rows, const float* x, uint32_t n_rows,
+                          TileGroup& group) {
+  const TensorSpec& t = g_.tensor(product.weights);
   // Logits are of few tokens, in prompts too.
   const bool prompt = batch_->prompt && !std::holds_alternative<HeadOp>(g_.ops[op_]);
   const ActFormat format = at().device->act_format(t.dtype, plan_.numerics.compute, prompt);
   const std::byte* acts = activations(x, format, n_rows, t.cols);
-  for (const Tile& tile : plan_.movement.weights.of(weights)) {
-    const Rows part = tile.within(rows);
-    if (part.begin == part.end) continue;
-    SLUICE_ASSIGN_OR_RETURN(const std::byte* data, at().weights->use(tile, queue()));
-    const float* b = bias.valid() ? vector(bias) + part.begin : nullptr;
-    launch(MatmulCall{data + (part.begin - tile.row_begin) * t.row_size(), t.dtype, part.end - part.begin, t.cols, acts,
-                      format, n_rows, out + part.begin, out_stride, b, accumulate, prompt});
-    at().weights->used(tile, queue());
-    SLUICE_RETURN_IF_ERROR(run_ahead());
-  }
+  SLUICE_ASSIGN_OR_RETURN(const std::byte* data, at().weights->use(tile, queue()));
+  const float* bias = product.bias.valid() ? vector(product.bias) + rows.begin : nullptr;
+  group.tiles[group.n] = &tile;
+  group.calls[group.n++] = {data + (rows.begin - tile.row_begin) * t.row_size(),
+                            t.dtype,
+                            rows.end - rows.begin,
+                            t.cols,
+                            acts,
+                            format,
+                            n_rows,
+                            product.out + rows.begin,
+                            product.out_stride,
+                            bias,
+                            product.accumulate,
+                            prompt};
   return {};
+}
+
+Status Executor::launch_tiles(TileGroup& group) {
+  if (group.n == 0) return {};
+  for (uint32_t i = 0; i < group.n; ++i) launch(group.calls[i]);
+  at().weights->used({group.tiles.data(), group.n}, queue());
+  group.n = 0;
+  return run_ahead();
 }
 
 // --- embed -----------------------------------------------------------------------------------------
 
 Status Executor::emit(const EmbedOp& op) {
   const TensorSpec& table = g_.tensor(op.table);
-  SLUICE_RETURN_IF_ERROR(find_embedding_rows(table, op.table));
-  launch(GatherRowsCall{seen_.embed_rows, table.dtype, n_tokens_, table.cols, op.scale, ws().h});
+  launch(GatherRowsCall{at().seen.embed_rows, table.dtype, n_tokens_, table.cols, op.scale, ws().h});
   made(residual);
   return {};
 }
@@ -97,16 +153,16 @@ Status Executor::find_embedding_rows(const TensorSpec& table, TensorId id) {
         std::partition_point(tiles.begin(), tiles.end(), [row](const Tile& x) { return x.row_end <= row; });
     const uint64_t within = (row - tile->row_begin) * table.row_size();
     if (const std::byte* data = at().weights->resident(*tile); data != nullptr) {
-      written_.embed_rows[t] = data + within;
+      at().written.embed_rows[t] = data + within;
       continue;
     }
     std::byte* slot = tables_.embed_slots + t * tables_.embed_slot;
     if (const std::byte* data = sites_.front().weights->resident(*tile); data != nullptr) {
-      written_.embed_rows[t] = static_cast<std::byte*>(std::memcpy(slot, data + within, table.row_size()));
+      at().written.embed_rows[t] = static_cast<std::byte*>(std::memcpy(slot, data + within, table.row_size()));
       continue;
     }
     const Extent extent{table.extent.file, table.extent.offset + row * table.row_size(), table.row_size()};
-    written_.embed_rows[t] = slot + payload_offset(extent);
+    at().written.embed_rows[t] = slot + payload_offset(extent);
     requests_.push_back({IoRequest::Op::read, extent, slot});
   }
   request_events_.resize(requests_.size());
@@ -128,11 +184,12 @@ void Executor::rotate(const AttentionInOp& op, float* x, uint32_t n_heads) {
 
 Status Executor::emit(const AttentionInOp& op) {
   const uint32_t q_size = g_.n_heads * g_.head_dim, kv_size = g_.n_kv_heads * g_.head_dim;
-  bring(residual);
+  bring({residual});
   norm(op.norm, op.eps, ws().h, n_tokens_, ws().x);
-  SLUICE_RETURN_IF_ERROR(product(op.wq, op.bq, ws().x, n_tokens_, ws().q, q_size, false));
-  SLUICE_RETURN_IF_ERROR(product(op.wk, op.bk, ws().x, n_tokens_, ws().k, kv_size, false));
-  SLUICE_RETURN_IF_ERROR(product(op.wv, op.bv, ws().x, n_tokens_, ws().v, kv_size, false));
+  const std::array<Product, 3> qkv = {{{op.wq, {0, q_size}, op.bq, ws().q, q_size},
+                                       {op.wk, {0, kv_size}, op.bk, ws().k, kv_size},
+                                       {op.wv, {0, kv_size}, op.bv, ws().v, kv_size}}};
+  SLUICE_RETURN_IF_ERROR(products(qkv, ws().x, n_tokens_));
   head_norm(op.q_norm, op.eps, ws().q, g_.n_heads);
   head_norm(op.k_norm, op.eps, ws().k, g_.n_kv_heads);
   rotate(op, ws().q, g_.n_heads);
@@ -145,37 +202,43 @@ Status Executor::emit(const AttentionInOp& op) {
 KvSpan Executor::span(SequenceId id, uint32_t layer, uint32_t first, uint32_t n) {
   KvSpan span = kv_.span(id, layer, first, n);
   const auto seen = [this](std::byte* const* pages) {
-    return reinterpret_cast<std::byte* const*>(reinterpret_cast<uintptr_t>(pages) + static_cast<uintptr_t>(pages_by_));
+    return reinterpret_cast<std::byte* const*>(reinterpret_cast<uintptr_t>(pages) +
+                                               static_cast<uintptr_t>(at().pages_by));
   };
   span.k_pages = seen(span.k_pages);
   span.v_pages = seen(span.v_pages);
   return span;
 }
 
-// New tokens go to the last pages of their sequences, which are always in memory.
-Status Executor::append_to_kv(const AttentionOp& op) {
+// Pages for the new tokens, which are the last ones of their sequences and always in memory. Two sets of spans are used
+// in turn: kv_append reads the first one, attention begins with the other.
+Status Executor::make_spans(const AttentionOp& op) {
   const uint64_t spans_at = uint64_t{op.layer} * 2 * plan_.workspace.sequences;
   for (uint32_t s = 0; s < sequences_.size(); ++s) {
     const StepSequence& sequence = sequences_[s];
     SLUICE_RETURN_IF_ERROR(kv_.make_room(sequence.id, op.layer));
     const uint32_t first = sequence.before / plan_.numerics.page_tokens;
-    written_.spans[spans_at + s] = span(sequence.id, op.layer, first, kv_.n_pages(sequence.id) - first);
+    at().written.spans[spans_at + s] = span(sequence.id, op.layer, first, kv_.n_pages(sequence.id) - first);
   }
-  launch(KvAppendCall{ws().k, ws().v, seen_.slots, seen_.spans + spans_at, n_tokens_, g_.n_kv_heads, g_.head_dim,
-                      plan_.numerics.page_tokens, plan_.numerics.kv_type});
+  if (mirrored_) write_spans(op.layer, 1, 0, step_pages());
   return {};
 }
 
+void Executor::write_spans(uint32_t layer, uint32_t parity, uint32_t first, uint32_t n) {
+  const uint64_t spans_at = (uint64_t{layer} * 2 + parity) * plan_.workspace.sequences;
+  for (uint32_t s = 0; s < sequences_.size(); ++s)
+    at().written.spans[spans_at + s] = span(sequences_[s].id, layer, first, n);
+}
+
 Status Executor::emit(const AttentionOp& op) {
-  for (const ValueId value : {queries, keys, values}) bring(value);
-  SLUICE_RETURN_IF_ERROR(append_to_kv(op));
-  const uint32_t group = plan_.movement.sites[site_].kv_group_pages;
-  bool spilled = false;
-  uint32_t n_pages = 0;
-  for (const StepSequence& s : sequences_) {
-    spilled |= kv_.any_spilled(s.id, op.layer);
-    n_pages = std::max(n_pages, kv_.n_pages(s.id));
-  }
+  bring({queries, keys, values});
+  if (!mirrored_) SLUICE_RETURN_IF_ERROR(make_spans(op));
+  launch(KvAppendCall{ws().k, ws().v, at().seen.slots,
+                      at().seen.spans + uint64_t{op.layer} * 2 * plan_.workspace.sequences, n_tokens_, g_.n_kv_heads,
+                      g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type});
+  const uint32_t group = plan_.movement.sites[site_].kv_group_pages, n_pages = step_pages();
+  const bool spilled = std::any_of(sequences_.begin(), sequences_.end(),
+                                   [&](const StepSequence& s) { return kv_.any_spilled(s.id, op.layer); });
   group_done_ = {};
   if (spilled) group_done_[0] = queue().signal();  // until then kv_append uses the first set of spans
   const uint32_t step = spilled ? group : n_pages;
@@ -189,20 +252,19 @@ Status Executor::emit(const AttentionOp& op) {
   return {};
 }
 
-// Attention over pages [first, first + n) of the layer. Two sets of spans are used in turn.
+// Attention over pages [first, first + n) of the layer.
 Status Executor::attend(const AttentionOp& op, uint32_t first, uint32_t n, bool start, bool finish) {
   const uint32_t parity = (first / n + 1) % 2;
   SLUICE_RETURN_IF_ERROR(group_done_[parity].wait());
-  const uint64_t spans_at = (uint64_t{op.layer} * 2 + parity) * plan_.workspace.sequences;
   ready_.clear();
-  for (uint32_t s = 0; s < sequences_.size(); ++s) {
-    SLUICE_RETURN_IF_ERROR(kv_.bring(sequences_[s].id, op.layer, first, n, ready_));
-    written_.spans[spans_at + s] = span(sequences_[s].id, op.layer, first, n);
-  }
+  for (const StepSequence& s : sequences_) SLUICE_RETURN_IF_ERROR(kv_.bring(s.id, op.layer, first, n, ready_));
+  if (!mirrored_) write_spans(op.layer, parity, first, n);
   for (const Event& event : ready_) queue().wait(event);
-  launch(AttentionCall{ws().q, seen_.slots, seen_.spans + spans_at, n_tokens_, g_.n_heads, g_.n_kv_heads, g_.head_dim,
-                       plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale, op.softcap, op.window, tree_,
-                       start, finish, ws().state, ws().attended, batch_->prompt, most_pages_});
+  const uint64_t spans_at = (uint64_t{op.layer} * 2 + parity) * plan_.workspace.sequences;
+  launch(AttentionCall{ws().q, at().seen.slots, at().seen.spans + spans_at, n_tokens_, g_.n_heads, g_.n_kv_heads,
+                       g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale, op.softcap, op.window,
+                       tree_, start, finish, ws().state, ws().attended, batch_->prompt,
+                       site_ == host_site ? 0 : most_pages_});
   at().acts_of = nullptr;
   if (start && finish) return {};
   const Event after = queue().signal();
@@ -212,8 +274,7 @@ Status Executor::attend(const AttentionOp& op, uint32_t first, uint32_t n, bool 
 }
 
 Status Executor::emit(const AttentionOutOp& op) {
-  bring(residual);
-  bring(attended);
+  bring({residual, attended});
   const bool normed = op.post_norm.valid();
   float* out = normed ? ws().x : ws().h;
   SLUICE_RETURN_IF_ERROR(product(op.wo, op.bo, ws().attended, n_tokens_, out, g_.hidden_size, !normed));
@@ -230,8 +291,8 @@ Status Executor::gated(const FfnOp& op) {
   const Rows rows = rows_at(g_, placement, op_, op.gate, static_cast<uint8_t>(site_));
   const uint32_t width = g_.tensor(op.gate).rows;
   norm(op.norm, op.eps, ws().h, n_tokens_, ws().x);
-  SLUICE_RETURN_IF_ERROR(product_rows(op.gate, rows, {}, ws().x, n_tokens_, ws().gate, width, false));
-  SLUICE_RETURN_IF_ERROR(product_rows(op.up, rows, {}, ws().x, n_tokens_, ws().up, width, false));
+  const std::array<Product, 2> both = {{{op.gate, rows, {}, ws().gate, width}, {op.up, rows, {}, ws().up, width}}};
+  SLUICE_RETURN_IF_ERROR(products(both, ws().x, n_tokens_));
   float *gate = ws().gate + rows.begin, *up = ws().up + rows.begin;
   launch(GatedActCall{gate, up, op.activation, n_tokens_, rows.end - rows.begin, gate, width});
   at().acts_of = nullptr;
@@ -244,7 +305,7 @@ Status Executor::gated_at_both(const FfnOp& op, const Split& split) {
   const uint32_t home = site_, other = split.site, width = g_.tensor(op.gate).rows;
   for (const uint32_t site : {home, other}) {
     site_ = site;
-    bring(residual);
+    bring({residual});
   }
   for (const uint32_t site : {std::min(home, other), std::max(home, other)}) {
     site_ = site;
@@ -252,7 +313,8 @@ Status Executor::gated_at_both(const FfnOp& op, const Split& split) {
     if (site == host_site) queue().signal();  // so that it does begin
   }
   site_ = home;
-  send({&Workspace::gate, split.row, width - split.row, width}, other, home);
+  const Columns behind{&Workspace::gate, split.row, width - split.row, width};
+  send({&behind, 1}, other, home);
   return {};
 }
 
@@ -261,7 +323,7 @@ Status Executor::emit(const FfnOp& op) {
   if (split.row != 0) {
     SLUICE_RETURN_IF_ERROR(gated_at_both(op, split));
   } else {
-    bring(residual);
+    bring({residual});
     SLUICE_RETURN_IF_ERROR(gated(op));
   }
   const bool normed = op.post_norm.valid();
@@ -281,12 +343,12 @@ void Executor::tap(uint32_t index) {
     if (const auto* in = std::get_if<AttentionInOp>(&g_.ops[i])) layer = in->layer;
   for (size_t i = 0; i < batch_->tap_layers.size(); ++i)
     if (batch_->tap_layers[i] == layer)
-      launch(CopyRowsCall{ws().h, seen_.logit_index, n_logits_, g_.hidden_size,
+      launch(CopyRowsCall{ws().h, at().seen.logit_index, n_logits_, g_.hidden_size,
                           tables_.taps + i * n_logits_ * g_.hidden_size});
 }
 
 Status Executor::emit(const RouteOp& op) {
-  bring(residual);
+  bring({residual});
   norm(op.norm, op.eps, ws().h, n_tokens_, ws().x);
   const uint32_t n_experts = g_.tensor(op.router).rows;
   SLUICE_RETURN_IF_ERROR(product(op.router, {}, ws().x, n_tokens_, ws().router, n_experts, false));
@@ -309,12 +371,13 @@ Status Executor::emit(const HeadOp& op) {
     // The tiles are passed by all the same, so that every pass reads the same blocks in the same order.
     for (const Tile& tile : plan_.movement.weights.of(op.output)) {
       SLUICE_ASSIGN_OR_RETURN([[maybe_unused]] const std::byte* data, at().weights->use(tile, queue()));
-      at().weights->used(tile, queue());
+      const Tile* passed = &tile;
+      at().weights->used({&passed, 1}, queue());
     }
     return {};
   }
-  bring(residual);
-  launch(CopyRowsCall{ws().h, seen_.logit_index, n_logits_, g_.hidden_size, ws().x});
+  bring({residual});
+  launch(CopyRowsCall{ws().h, at().seen.logit_index, n_logits_, g_.hidden_size, ws().x});
   norm(op.norm, op.eps, ws().x, n_logits_, ws().x);
   SLUICE_RETURN_IF_ERROR(product(op.output, {}, ws().x, n_logits_, ws().logits, g_.n_vocab, false));
   if (op.softcap > 0) launch(SoftcapCall{ws().logits, n_logits_, g_.n_vocab, op.softcap});
@@ -325,9 +388,10 @@ Status Executor::emit(const HeadOp& op) {
 // To the host: what was asked of them.
 void Executor::give_out_logits() {
   const float* logits = ws().logits;
-  if (wants_best_) launch(BestLogitsCall{logits, seen_.best, seen_.recent, n_logits_, g_.n_vocab, tables_.best});
+  if (wants_best_)
+    launch(BestLogitsCall{logits, at().seen.best, at().seen.recent, n_logits_, g_.n_vocab, tables_.best});
   if (wants_whole_ && site_ != host_site)
-    launch(CopyRowsCall{logits, seen_.counting, n_logits_, g_.n_vocab, tables_.logits});
+    launch(CopyRowsCall{logits, at().seen.counting, n_logits_, g_.n_vocab, tables_.logits});
 }
 
 }  // namespace sluice::plan

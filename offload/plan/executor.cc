@@ -41,7 +41,10 @@ Executor::Executor(const Parts& p)
       op_names_(names_of_ops(g_)) {
   lay_out_tables(g_, plan_, p.tables, tables_);
   for (const SiteParts& part : p.sites) {
-    Site site{part.device, part.weights, part.copies, {}, nullptr, ActFormat::f32, false};
+    Site site;
+    site.device = part.device;
+    site.weights = part.weights;
+    site.copies = part.copies;
     if (part.workspace != nullptr)
       lay_out(g_, plan_.workspace, part.device->memory_tier() != host_tier, plan_.movement.pages_per_sequence,
               part.workspace, site.ws);
@@ -141,8 +144,10 @@ void Executor::fill_tables(const Batch& batch) {
   for (uint32_t s = 0; s < sequences_.size(); ++s)
     for (uint32_t i = 0; i < sequences_[s].count; ++i, ++t) {
       const BatchToken& token = batch.tokens[t];
-      written_.positions[t] = token.position;
-      written_.slots[t] = {s, sequences_[s].before + i, token.ancestors};
+      for (const TokenTables& tables : {sites_.front().written, sites_.back().written}) {
+        tables.positions[t] = token.position;
+        tables.slots[t] = {s, sequences_[s].before + i, token.ancestors};
+      }
       if (token.wants_logits) fill_row(token, t);
     }
   for (Site& site : sites_) site.acts_of = nullptr, site.rope_made = false;
@@ -152,21 +157,21 @@ void Executor::fill_tables(const Batch& batch) {
 // The next row of logits: that of the index-th token.
 void Executor::fill_row(const BatchToken& token, uint32_t index) {
   const uint32_t row = n_logits_++;
-  written_.logit_index[row] = index;
+  for (const TokenTables& tables : {sites_.front().written, sites_.back().written}) tables.logit_index[row] = index;
   const BestTokens best = token.best.k > 0 ? token.best : BestTokens{};
   (best.k > 0 ? wants_best_ : wants_whole_) = true;
   if (row >= best_rows(plan_.workspace)) return;  // then all are wanted whole
-  written_.best[row] = {best.k, static_cast<uint32_t>(best.recent.size()), best.penalty};
-  std::copy(best.recent.begin(), best.recent.end(), written_.recent + uint64_t{row} * most_recent);
+  tables_.few.best[row] = {best.k, static_cast<uint32_t>(best.recent.size()), best.penalty};
+  std::copy(best.recent.begin(), best.recent.end(), tables_.few.recent + uint64_t{row} * most_recent);
 }
 
 // Cosines and sines, at each site that rotates, once.
 void Executor::make_rope_tables() {
   if (std::exchange(at().rope_made, true)) return;
   float* table = ws().rope_tables;
-  const float* freqs = seen_.freqs;
+  const float* freqs = at().seen.freqs;
   for (const RopeSpec& rope : g_.ropes) {
-    launch(RopeTableCall{seen_.positions, freqs, n_tokens_, rope.n_rot, rope.scale, table});
+    launch(RopeTableCall{at().seen.positions, freqs, n_tokens_, rope.n_rot, rope.scale, table});
     table += uint64_t{plan_.workspace.tokens} * rope.n_rot;
     freqs += rope.freqs.size();
   }
@@ -177,36 +182,57 @@ Status Executor::run(const Batch& batch) {
   fill_tables(batch);
   for (Site& site : sites_) SLUICE_RETURN_IF_ERROR(site.weights->begin_pass(batch.prompt));
   const Placement& placement = plan_.numerics.placement(batch.prompt);
-  if (most_pages_ == 0) return walk(placement);
+  SLUICE_RETURN_IF_ERROR(make_tables(placement));
+  if (recorded_) return replay(placement);
+  for (uint8_t site = 1; site < sites_.size(); ++site)
+    if (mirrored_ && placement.computes(site)) copy_tables(sites_[site]);
+  return walk(placement);
+}
+
+Status Executor::replay(const Placement& placement) {
+  SLUICE_RETURN_IF_ERROR(check_cancelled());
   site_ = placement.op_site.front();
   const uint64_t key = recording_key();
-  replays_ = queue().has_recording(key);
-  if (!replays_) queue().record(key);
-  launch(CopyRowsCall{reinterpret_cast<const float*>(tables_.mirrored), tables_.all.counting, 1,
-                      static_cast<uint32_t>(tables_.mirrored_bytes / sizeof(float)),
-                      reinterpret_cast<float*>(ws().mirror)});
-  SLUICE_RETURN_IF_ERROR(walk(placement));
+  if (!queue().has_recording(key)) {
+    queue().record(key);
+    copy_tables(at());
+    SLUICE_RETURN_IF_ERROR(walk(placement));
+  }
   queue().replay(key);
   return {};
 }
 
-// A step that decodes wholly at one site, where everything stays, is the same work every time.
+// --- tables ----------------------------------------------------------------------------------------
+
+// A kernel that looks something up in the host's memory waits for it some microseconds, or ten while weights come over
+// the same link, and some look up one thing after another. So accelerators get copies of the tables of few tokens; but
+// where KV comes and goes, the tables of its pages change during the step.
+bool Executor::can_mirror() const {
+  const std::vector<Holding>& held = plan_.movement.sites;
+  const bool stays = std::all_of(held.begin(), held.end(), [](const Holding& h) { return h.kv_group_pages == 0; });
+  return sites_.size() > 1 && !batch_->prompt && batch_->tokens.size() <= few_tokens && stays;
+}
+
+// A step that decodes wholly at one accelerator, where everything stays, is the same work every time.
 bool Executor::recordable() const {
   const auto wants = [](const BatchToken& t) { return t.wants_logits; };
-  const std::vector<BatchToken>& tokens = batch_->tokens;
-  if (batch_->prompt || tokens.size() > few_tokens || std::none_of(tokens.begin(), tokens.end(), wants)) return false;
+  if (std::none_of(batch_->tokens.begin(), batch_->tokens.end(), wants)) return false;
   if (!batch_->tap_layers.empty() || experts_ != nullptr) return false;
   const Placement& decode = plan_.numerics.decode;
   const uint8_t site = decode.op_site.front();
-  return decode.is_all_at(site) && sites_[site].queue().can_record() &&
-         plan_.movement.sites[site].kv_group_pages == 0 && !sites_[site].weights->streams(false);
+  return decode.is_all_at(site) && sites_[site].queue().can_record() && !sites_[site].weights->streams(false);
+}
+
+uint32_t Executor::step_pages() const {
+  uint32_t pages = 1;
+  for (const StepSequence& s : sequences_) pages = std::max(pages, kv_.n_pages(s.id));
+  return pages;
 }
 
 // One recording serves lengths up to a fourth or so apart.
 uint32_t Executor::recorded_pages() const {
   uint32_t pages = 8;
-  for (const StepSequence& s : sequences_)
-    while (pages < kv_.n_pages(s.id)) pages += std::max(2u, std::bit_floor(pages) / 4);
+  while (pages < step_pages()) pages += std::max(2u, std::bit_floor(pages) / 4);
   return pages;
 }
 
@@ -218,26 +244,43 @@ uint64_t Executor::recording_key() const {
 
 // Where tables are written and where kernels find them.
 void Executor::choose_tables() {
-  replays_ = false;
-  most_pages_ = recordable() ? recorded_pages() : 0;
-  pages_by_ = 0;
-  written_ = seen_ = tables_.all;
-  if (most_pages_ == 0) return;
-  const std::byte* mirror = sites_[plan_.numerics.decode.op_site.front()].ws.mirror;
-  pages_by_ = mirror - tables_.mirrored;
-  written_ = tables_.few;
-  seen_ = moved(tables_.few, pages_by_);
+  mirrored_ = can_mirror();
+  recorded_ = mirrored_ && recordable();
+  most_pages_ = recorded_ ? recorded_pages() : mirrored_ ? step_pages() : 0;
+  for (Site& site : sites_) {
+    const bool mirrors = mirrored_ && site.ws.mirror != nullptr;
+    site.pages_by = mirrors ? site.ws.mirror - tables_.mirrored : 0;
+    site.written = mirrors ? tables_.few : tables_.all;
+    site.seen = moved(site.written, site.pages_by);
+  }
 }
 
-// Of a step that is replayed only the tables are made.
-bool Executor::left_out(const Op& op) const {
-  return replays_ && !std::holds_alternative<EmbedOp>(op) && !std::holds_alternative<AttentionOp>(op);
+// What can be written before kernels run: which rows of the embedding table, and of a step that is mirrored the pages
+// of all layers.
+Status Executor::make_tables(const Placement& placement) {
+  for (op_ = 0; op_ < g_.ops.size(); ++op_) {
+    site_ = placement.op_site[op_];
+    if (const auto* embed = std::get_if<EmbedOp>(&g_.ops[op_]))
+      SLUICE_RETURN_IF_ERROR(find_embedding_rows(g_.tensor(embed->table), embed->table));
+    if (const auto* attention = std::get_if<AttentionOp>(&g_.ops[op_]); attention != nullptr && mirrored_)
+      SLUICE_RETURN_IF_ERROR(make_spans(*attention));
+  }
+  return {};
+}
+
+void Executor::copy_tables(Site& site) {
+  site.queue().launch(CopyRowsCall{reinterpret_cast<const float*>(tables_.mirrored), tables_.all.counting, 1,
+                                   static_cast<uint32_t>(tables_.mirrored_bytes / sizeof(float)),
+                                   reinterpret_cast<float*>(site.ws.mirror)});
+}
+
+Status Executor::check_cancelled() const {
+  return cancelled_.load(std::memory_order_relaxed) ? error(Code::cancelled, "the step was cancelled") : Status();
 }
 
 Status Executor::walk(const Placement& placement) {
   for (op_ = 0; op_ < g_.ops.size(); ++op_) {
-    if (left_out(g_.ops[op_])) continue;
-    if (cancelled_.load(std::memory_order_relaxed)) return error(Code::cancelled, "the step was cancelled");
+    SLUICE_RETURN_IF_ERROR(check_cancelled());
     site_ = placement.op_site[op_];
     SLUICE_RETURN_IF_ERROR(emit_op(op_));
   }
@@ -246,35 +289,41 @@ Status Executor::walk(const Placement& placement) {
 
 // --- values ----------------------------------------------------------------------------------------
 
-void Executor::bring(ValueId id) {
-  if (replays_) return;
-  Value& value = values_[id];
-  if ((value.present & 1u << site_) != 0) return;
-  send({value.at, 0, value.width, value.width}, static_cast<uint32_t>(std::countr_zero(value.present)), site_);
-  value.present |= 1u << site_;
+// To the current site. What comes from the same place is waited for once.
+void Executor::bring(std::initializer_list<ValueId> ids) {
+  for (uint32_t from = 0; from < sites_.size(); ++from) {
+    std::array<Columns, n_values> list;
+    size_t n = 0;
+    for (const ValueId id : ids) {
+      Value& value = values_[id];
+      const bool here = (value.present & 1u << site_) != 0;
+      if (here || static_cast<uint32_t>(std::countr_zero(value.present)) != from) continue;
+      list[n++] = {value.at, 0, value.width, value.width};
+      value.present |= 1u << site_;
+    }
+    send({list.data(), n}, from, site_);
+  }
 }
 
 // To the same columns there.
-void Executor::send(const Columns& columns, uint32_t from, uint32_t to) {
-  if (from == host_site || to == host_site) return hand_over(columns, from, to);
-  hand_over(columns, from, host_site);
-  hand_over(columns, host_site, to);
+void Executor::send(std::span<const Columns> list, uint32_t from, uint32_t to) {
+  if (list.empty()) return;
+  if (from == host_site || to == host_site) return hand_over(list, from, to);
+  hand_over(list, from, host_site);
+  hand_over(list, host_site, to);
 }
 
 // One of the two is the host, whose workspace the other one reaches. Whoever wrote over the place of what is handed
 // over, be it with another value that lies there, would have to come after an op that reads it: ops follow one another,
 // and of a split op one site waits for the other, so no more than this order is needed.
-void Executor::hand_over(const Columns& c, uint32_t from, uint32_t to) {
+void Executor::hand_over(std::span<const Columns> list, uint32_t from, uint32_t to) {
   Site &source = sites_[from], &target = sites_[to];
-  const CopyRowsCall copy{source.ws.*c.at + c.first, seen_.counting, n_tokens_, c.count,
-                          target.ws.*c.at + c.first, c.stride};
-  if (from == host_site) {
-    target.queue().wait(source.queue().signal());
-    target.queue().launch(copy);
-  } else {
-    source.queue().launch(copy);
-    target.queue().wait(source.queue().signal());
-  }
+  Site& accelerator = from == host_site ? target : source;
+  if (from == host_site) target.queue().wait(source.queue().signal());
+  for (const Columns& c : list)
+    accelerator.queue().launch(CopyRowsCall{source.ws.*c.at + c.first, accelerator.seen.counting, n_tokens_, c.count,
+                                            target.ws.*c.at + c.first, c.stride});
+  if (to == host_site) target.queue().wait(source.queue().signal());
   target.acts_of = nullptr;
 }
 
@@ -292,7 +341,7 @@ void Executor::stay_awake(const Event& end) const {
 Status Executor::drain(Status status) {
   std::array<Event, 32> ends;
   for (size_t i = 0; i < sites_.size(); ++i) ends[i] = sites_[i].queue().signal();
-  if (most_pages_ != 0) stay_awake(ends[site_]);
+  if (recorded_) stay_awake(ends[site_]);
   for (size_t i = 0; i < sites_.size(); ++i) {
     const Status drained = ends[i].wait();
     if (status.ok()) status = drained;

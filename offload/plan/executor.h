@@ -16,7 +16,9 @@
 #pragma once
 
 #include <atomic>
+#include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/batch.h"
@@ -53,8 +55,9 @@ class Executor {
     const Plan* plan = nullptr;
     Store* store = nullptr;
     KvStore* kv = nullptr;
-    std::vector<SiteParts> sites;     // as in the plan
-    std::byte* tables = nullptr;      // table_bytes() of host memory that all sites reach
+    std::vector<SiteParts> sites;  // as in the plan
+    // table_bytes() of host memory that all sites reach; the KV store has its pointer tables there (StepTables::pages).
+    std::byte* tables = nullptr;
     ExpertRunner* experts = nullptr;  // for graphs that route
     Trace* trace = nullptr;
     Ranges* ranges = nullptr;  // of a profiler: steps, and in them ops
@@ -81,6 +84,9 @@ class Executor {
     const float* acts_of = nullptr;  // what ws.acts holds, as acts_format
     ActFormat acts_format = ActFormat::f32;
     bool rope_made = false;  // in this step
+    // What this step's kernels here read: as the host writes it, and where they find it.
+    TokenTables written, seen;
+    ptrdiff_t pages_by = 0;  // likewise, how far the pointer tables of pages are from where they are written
     Queue& queue() const { return device->queue(); }
   };
   // A value of the step, as the pointer to it in a Workspace.
@@ -95,6 +101,21 @@ class Executor {
     float* Workspace::*at;
     uint32_t first = 0, count = 0, stride = 0;
   };
+  // Rows of a matrix, times activations that others may share.
+  struct Product {
+    TensorId weights;
+    Rows rows;
+    TensorId bias;
+    float* out = nullptr;  // of the matrix's first row
+    uint32_t out_stride = 0;
+    bool accumulate = false;
+  };
+  // Tiles that are launched together, of one pass over the same activations.
+  struct TileGroup {
+    std::array<const Tile*, 8> tiles{};
+    std::array<MatmulCall, 8> calls;
+    uint32_t n = 0;
+  };
 
   Status check(const Batch& batch) const;
   Status check_best(const Batch& batch, size_t n_rows) const;
@@ -104,16 +125,19 @@ class Executor {
   Status finish(Status status);
   void fill_tables(const Batch& batch);
   void fill_row(const BatchToken& token, uint32_t index);
+  bool can_mirror() const;
   bool recordable() const;
+  uint32_t step_pages() const;
   uint32_t recorded_pages() const;
   uint64_t recording_key() const;
   void choose_tables();
+  Status make_tables(const Placement& placement);
+  void copy_tables(Site& site);
+  Status replay(const Placement& placement);
   void fill_constants(const TokenTables& tables, uint32_t count) const;
-  bool left_out(const Op& op) const;
+  Status check_cancelled() const;
   Status walk(const Placement& placement);
-  void launch(const KernelCall& call) {
-    if (!replays_) queue().launch(call);
-  }
+  void launch(const KernelCall& call) { queue().launch(call); }
   void make_rope_tables();
   void stay_awake(const Event& end) const;
   Status drain(Status status);
@@ -121,9 +145,9 @@ class Executor {
   Status emit_op(uint32_t index);
 
   // Values
-  void bring(ValueId value);
-  void send(const Columns& columns, uint32_t from, uint32_t to);
-  void hand_over(const Columns& columns, uint32_t from, uint32_t to);
+  void bring(std::initializer_list<ValueId> ids);
+  void send(std::span<const Columns> list, uint32_t from, uint32_t to);
+  void hand_over(std::span<const Columns> list, uint32_t from, uint32_t to);
   void made(ValueId value) { values_[value].present = 1u << site_; }
   Site& at() { return sites_[site_]; }
   Workspace& ws() { return at().ws; }
@@ -145,13 +169,18 @@ class Executor {
   const std::byte* activations(const float* x, ActFormat format, uint32_t n_rows, uint32_t cols);
   Status product(TensorId weights, TensorId bias, const float* x, uint32_t n_rows, float* out, uint32_t out_stride,
                  bool accumulate);
-  Status product_rows(TensorId weights, Rows rows, TensorId bias, const float* x, uint32_t n_rows, float* out,
-                      uint32_t out_stride, bool accumulate);
+  Status products(std::span<const Product> list, const float* x, uint32_t n_rows);
+  uint64_t streamed_bytes(std::span<const Product> list);
+  bool joins(const TileGroup& group, const Tile& tile);
+  Status add_tile(const Product& product, const Tile& tile, Rows rows, const float* x, uint32_t n_rows,
+                  TileGroup& group);
+  Status launch_tiles(TileGroup& group);
   Status gated(const FfnOp& op);
   Status gated_at_both(const FfnOp& op, const Split& split);
   Status find_embedding_rows(const TensorSpec& table, TensorId id);
   KvSpan span(SequenceId id, uint32_t layer, uint32_t first, uint32_t n);
-  Status append_to_kv(const AttentionOp& op);
+  Status make_spans(const AttentionOp& op);
+  void write_spans(uint32_t layer, uint32_t parity, uint32_t first, uint32_t n);
   Status run_ahead();
   Status attend(const AttentionOp& op, uint32_t first_page, uint32_t n_pages, bool start, bool finish);
   void tap(uint32_t layer);
@@ -174,10 +203,9 @@ class Executor {
   uint32_t n_tokens_ = 0, n_logits_ = 0;
   bool wants_best_ = false, wants_whole_ = false;  // some of the rows of logits
   bool tree_ = false;
-  bool replays_ = false;        // the queue has a recording of this step: all is prepared, nothing launched
-  uint32_t most_pages_ = 0;     // that a recording has to serve; 0: none is made
-  TokenTables written_, seen_;  // by this thread, by kernels: the same, or the mirror of those written
-  ptrdiff_t pages_by_ = 0;      // how far kernels find the pointer tables of pages from where they are
+  bool mirrored_ = false;    // all tables are made before the first kernel, and accelerators have copies of them
+  bool recorded_ = false;    // the step is a recording, or is being recorded
+  uint32_t most_pages_ = 0;  // of a step that is mirrored: that it, or its recording, has to serve
   const Batch* batch_ = nullptr;
   std::vector<StepSequence> sequences_;
   std::array<Value, n_values> values_;

@@ -113,11 +113,15 @@ Result<const std::byte*> WeightStream::use(const Tile& tile, Queue& queue) {
   return pins_[index].data() + tile.offset;
 }
 
-void WeightStream::used(const Tile& tile, Queue& queue) {
-  const uint32_t index = tile.block;
-  if (holding_.resident[index] || --uses_left_[index] > 0) return;
-  pins_[index].release(queue.signal());
-  tiers_.evict(blocks_[index], tier_).ignore();  // a clean copy with a home: nothing to write
+void WeightStream::used(std::span<const Tile* const> tiles, Queue& queue) {
+  Event done;
+  for (const Tile* tile : tiles) {
+    const uint32_t index = tile->block;
+    if (holding_.resident[index] || --uses_left_[index] > 0) continue;
+    if (done == Event()) done = queue.signal_aside();
+    pins_[index].release(done);
+    tiers_.evict(blocks_[index], tier_).ignore();  // a clean copy with a home: nothing to write
+  }
   while (next_done_ < next_use_ && uses_left_[order()[next_done_ % order().size()]] == 0) ++next_done_;
 }
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <array>
+#include <span>
 #include <vector>
 
 #include "core/queue.h"
@@ -56,8 +57,10 @@ class WeightStream {
 
   // The first row of a tile. Work enqueued on `queue` after this call may read it.
   Result<const std::byte*> use(const Tile& tile, Queue& queue);
-  // The work enqueued on `queue` so far was the tile's last in this pass.
-  void used(const Tile& tile, Queue& queue);
+  // Whether use() would have nothing to wait for.
+  bool at_hand(const Tile& tile) const { return pins_[tile.block] || next_issue_ > next_use_; }
+  // The work enqueued on `queue` so far was the last of these tiles in this pass; one Event tells when it is done.
+  void used(std::span<const Tile* const> tiles, Queue& queue);
 
   // Issues reads as far ahead as the plan says.
   Status run_ahead();

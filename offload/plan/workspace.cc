@@ -82,9 +82,12 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool accelerator, 
   c.take(out.up, std::max(n, routed) * w.ffn);
   c.go_to(std::max(c.here(), attention_end));
   c.take(out.logits, accelerator ? uint64_t{shape.logit_rows} * g.n_vocab : 0);
-  // The widest form is f32; q8 rows carry up to three paddings of 64 bytes, bf16 ones come in whole groups. They
-  // do not lie over up, which is of no use after the activation: GPUs make its result and them in one kernel.
-  c.take(out.acts, std::max({n, routed, uint64_t{act_group / 2}}) * (w.act * 4 + 256));
+  // The widest form of the host is bf16, whose rows come in whole groups; an accelerator may have bf16 beside the 8
+  // bits. q8 rows carry up to three paddings of 64 bytes; f32 ones are read where they are. They do not lie over up,
+  // which is of no use after the activation: GPUs make its result and them in one kernel.
+  const uint64_t most = std::max(n, routed);
+  const uint64_t in_groups = align_up(most, act_group) * (w.act * 2 + 256);
+  c.take(out.acts, accelerator ? std::max(in_groups, most * (w.act * 13 / 4 + 256)) : in_groups);
   uint64_t rope = 0;
   for (const RopeSpec& r : g.ropes) rope += n * r.n_rot;
   c.take(out.rope_tables, rope);

@@ -21,7 +21,7 @@ struct WorkspaceShape {
   bool operator==(const WorkspaceShape&) const = default;
 };
 
-// Tokens of recorded steps.
+// Tokens, at most, of steps whose tables accelerators get copies of.
 inline constexpr uint32_t few_tokens = 16;
 
 // B: one of each sequence, as far as few tokens go.
@@ -76,8 +76,8 @@ struct TokenTables {
 // In host memory that all sites reach.
 struct StepTables {
   TokenTables all;
-  // Those of recorded steps, of at most few_tokens; a recording begins with copying `mirrored` to the site's own
-  // memory, where its kernels find them, and the pointer tables of pages, sooner than here.
+  // Those that accelerators read in steps of at most few_tokens, if all is known before: the step begins with copying
+  // `mirrored` to their own memory, where kernels find them, and the pointer tables of pages, sooner than here.
   TokenTables few;
   std::byte* mirrored = nullptr;
   uint64_t mirrored_bytes = 0;       // a multiple of 64

@@ -126,7 +126,7 @@ TEST_CASE("simulation: a model in VRAM takes its bytes at 0.9 of the memory's ra
   CHECK(s.link_s == 0);
   CHECK(s.cpu_s == 0);
   CHECK(s.seconds >= matrix_bytes(g) / 90e9);
-  CHECK(s.seconds < 1.03 * matrix_bytes(g) / 90e9);
+  CHECK(s.seconds - s.hand_over_s < 1.03 * matrix_bytes(g) / 90e9);  // the tables of the step come over the link
 }
 
 TEST_CASE("simulation: what is streamed takes the link's time, what is on disk the disk's") {

@@ -107,6 +107,9 @@ PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
   plan::KvStore::Options k = plan::KvStore::options_of(g, plan);
   k.pools = {{TierId{1}, plan.host().kv_kept_pages, plan.host().kv_group_pages, nullptr}};
   if (o.placed) k.pools.push_back({TierId{3}, plan.movement.sites[1].kv_kept_pages, 0, within.get()});
+  plan::StepTables step_tables;
+  plan::lay_out_tables(g, plan, tables->base(), step_tables);
+  k.tables = step_tables.pages;
   kv = std::make_unique<plan::KvStore>(*tiers, k);
 
   if (!plan.movement.weights.op_experts.empty()) {

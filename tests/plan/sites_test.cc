@@ -95,6 +95,48 @@ TEST_CASE("sites: random placements, budgets and chunks") {
   }
 }
 
+namespace {
+
+struct Tables {
+  uint64_t near = 0, far = 0;  // that calls read: in the accelerator's memory, elsewhere
+};
+
+// What the calls of a step look up at the accelerator, which rotates, appends and attends.
+Tables tables_of_step(PlanRig& rig, SequenceId id, size_t done, size_t n, bool prompt) {
+  Tables tables;
+  const SimMemory& memory = *rig.device_workspace;
+  const auto look = [&](const void* p) {
+    const auto* at = static_cast<const std::byte*>(p);
+    (at >= memory.base() && at < memory.base() + memory.capacity() ? tables.near : tables.far) += 1;
+  };
+  rig.accelerator->watch([&](const KernelCall& call) {
+    if (const auto* table = std::get_if<RopeTableCall>(&call)) look(table->positions), look(table->freqs);
+    if (const auto* append = std::get_if<KvAppendCall>(&call)) look(append->tokens), look(append->spans);
+    if (const auto* attend = std::get_if<AttentionCall>(&call)) look(attend->tokens), look(attend->spans);
+  });
+  Batch batch;
+  batch.prompt = prompt;
+  rig.append(batch, id, random_tokens(30, 5), done, n);
+  CHECK(rig.step(batch).ok());
+  rig.accelerator->watch({});
+  return tables;
+}
+
+}  // namespace
+
+TEST_CASE("sites: what an accelerator looks up when it decodes lies in its own memory") {
+  const TinyModel model = model_of();
+  for (const bool shared : {false, true}) {  // every second layer attended to by the CPU
+    PlanRig rig(model, with([&](size_t op, bool) { return !shared || op % 8 < 4; }));
+    const SequenceId id = rig.sequence();
+    const Tables prompt = tables_of_step(rig, id, 0, 9, true), decode = tables_of_step(rig, id, 9, 1, false);
+    CHECK(prompt.near == 0);
+    CHECK(prompt.far > 0);
+    CHECK(decode.far == 0);
+    CHECK(decode.near == prompt.far);
+  }
+}
+
 // --- FFNs that two sites compute at once
 
 using RowOf = std::function<uint32_t(size_t op, bool prompt)>;

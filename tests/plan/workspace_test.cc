@@ -7,6 +7,8 @@
 #include <random>
 #include <vector>
 
+#include "cpu/kernels/kernels.h"
+#include "gpu/kernels/q8_rows.h"
 #include "tests/support/tiny_graph.h"
 
 namespace sluice::plan {
@@ -33,10 +35,10 @@ bool apart(std::vector<Part> parts, const std::byte* base, uint64_t bytes) {
   return end <= base + bytes;
 }
 
-// `rows` x `cols` in the forms that products want: as they are, in the 8 bits of a GPU, which take more than a CPU's,
-// in groups of bf16.
-uint64_t widest(uint64_t rows, uint64_t cols) {
-  return std::max({rows * cols * 4, rows * (cols * 13 / 4 + 192), align_up(rows, act_group) * cols * 2});
+// `rows` x `cols` in the forms that products want: in 8 bits, as a GPU or a CPU has them, in groups of bf16.
+uint64_t widest(uint32_t rows, uint32_t cols, bool accelerator) {
+  if (accelerator) return rows * gpu::q8_layout(cols).row_bytes;
+  return std::max(rows * cpu::q8_row_bytes(cols), cpu::bf16_bytes(rows, cols));
 }
 
 testing::TinyOptions some_model(Random& random) {
@@ -67,8 +69,9 @@ TEST_CASE("workspace: what ops use at once lies apart") {
 
     const uint64_t n = shape.tokens, routed = o.experts == 0 ? 0 : n * o.used, gated = std::max(n, routed);
     const uint64_t q = uint64_t{o.n_heads} * o.head_dim, kv = uint64_t{o.n_kv_heads} * o.head_dim;
-    const uint64_t wide = std::max<uint64_t>({o.hidden, q, o.ffn});
-    std::vector<Part> always = {{ws.h, n * o.hidden * 4}, {ws.x, n * o.hidden * 4}, {ws.acts, widest(n, wide)}};
+    const uint32_t wide = std::max({o.hidden, static_cast<uint32_t>(q), o.ffn});
+    std::vector<Part> always = {
+        {ws.h, n * o.hidden * 4}, {ws.x, n * o.hidden * 4}, {ws.acts, widest(shape.tokens, wide, accelerator)}};
     if (accelerator) always.push_back({ws.logits, uint64_t{shape.logit_rows} * o.n_vocab * 4});
     if (routed != 0)
       for (const float* rows : {ws.expert_x, ws.expert_out}) always.push_back({rows, routed * o.hidden * 4});
