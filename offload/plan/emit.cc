@@ -92,7 +92,7 @@ uint64_t Executor::streamed_bytes(std::span<const Product> list) {
 // they have no more than a quarter of it; and none is waited for whose room others of the group hold.
 bool Executor::joins(const TileGroup& group, const Tile& tile) {
   if (group.n == 0) return true;
-  if (site_ == host_site || batch_->prompt || group.n == group.tiles.size()) return false;
+  if (site_ == host_site || batch_->prompt || group.n == TileGroup::most) return false;
   const bool stays = at().weights->resident(tile) != nullptr;
   if (stays != (at().weights->resident(*group.tiles.front()) != nullptr)) return false;
   if (stays) return true;
@@ -144,7 +144,8 @@ Status Executor::emit(const EmbedOp& op) {
 
 // Each token's row: in a tile that stays at this site, copied from one that stays with the host, or read from its
 // place in the file.
-Status Executor::find_embedding_rows(const TensorSpec& table, TensorId id) {
+Status Executor::find_embedding_rows(TensorId id) {
+  const TensorSpec& table = g_.tensor(id);
   const auto tiles = plan_.movement.weights.of(id);
   requests_.clear();
   for (uint32_t t = 0; t < n_tokens_; ++t) {
@@ -220,7 +221,7 @@ Status Executor::make_spans(const AttentionOp& op) {
     const uint32_t first = sequence.before / plan_.numerics.page_tokens;
     at().written.spans[spans_at + s] = span(sequence.id, op.layer, first, kv_.n_pages(sequence.id) - first);
   }
-  if (mirrored_) write_spans(op.layer, 1, 0, step_pages());
+  if (mirrored_) write_spans(op.layer, 1, 0, n_pages_);
   return {};
 }
 
@@ -236,14 +237,14 @@ Status Executor::emit(const AttentionOp& op) {
   launch(KvAppendCall{ws().k, ws().v, at().seen.slots,
                       at().seen.spans + uint64_t{op.layer} * 2 * plan_.workspace.sequences, n_tokens_, g_.n_kv_heads,
                       g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type});
-  const uint32_t group = plan_.movement.sites[site_].kv_group_pages, n_pages = step_pages();
+  const uint32_t group = plan_.movement.sites[site_].kv_group_pages;
   const bool spilled = std::any_of(sequences_.begin(), sequences_.end(),
                                    [&](const StepSequence& s) { return kv_.any_spilled(s.id, op.layer); });
   group_done_ = {};
   if (spilled) group_done_[0] = queue().signal();  // until then kv_append uses the first set of spans
-  const uint32_t step = spilled ? group : n_pages;
-  for (uint32_t first = 0; first < n_pages; first += step)
-    SLUICE_RETURN_IF_ERROR(attend(op, first, step, first == 0, first + step >= n_pages));
+  const uint32_t step = spilled ? group : n_pages_;
+  for (uint32_t first = 0; first < n_pages_; first += step)
+    SLUICE_RETURN_IF_ERROR(attend(op, first, step, first == 0, first + step >= n_pages_));
   made(attended);
   if (group != 0) {
     const Event after = queue().signal();

@@ -144,10 +144,10 @@ void Executor::fill_tables(const Batch& batch) {
   for (uint32_t s = 0; s < sequences_.size(); ++s)
     for (uint32_t i = 0; i < sequences_[s].count; ++i, ++t) {
       const BatchToken& token = batch.tokens[t];
-      for (const TokenTables& tables : {sites_.front().written, sites_.back().written}) {
+      for_tables([&](const TokenTables& tables) {
         tables.positions[t] = token.position;
         tables.slots[t] = {s, sequences_[s].before + i, token.ancestors};
-      }
+      });
       if (token.wants_logits) fill_row(token, t);
     }
   for (Site& site : sites_) site.acts_of = nullptr, site.rope_made = false;
@@ -157,7 +157,7 @@ void Executor::fill_tables(const Batch& batch) {
 // The next row of logits: that of the index-th token.
 void Executor::fill_row(const BatchToken& token, uint32_t index) {
   const uint32_t row = n_logits_++;
-  for (const TokenTables& tables : {sites_.front().written, sites_.back().written}) tables.logit_index[row] = index;
+  for_tables([&](const TokenTables& tables) { tables.logit_index[row] = index; });
   const BestTokens best = token.best.k > 0 ? token.best : BestTokens{};
   (best.k > 0 ? wants_best_ : wants_whole_) = true;
   if (row >= best_rows(plan_.workspace)) return;  // then all are wanted whole
@@ -223,16 +223,10 @@ bool Executor::recordable() const {
   return decode.is_all_at(site) && sites_[site].queue().can_record() && !sites_[site].weights->streams(false);
 }
 
-uint32_t Executor::step_pages() const {
-  uint32_t pages = 1;
-  for (const StepSequence& s : sequences_) pages = std::max(pages, kv_.n_pages(s.id));
-  return pages;
-}
-
 // One recording serves lengths up to a fourth or so apart.
 uint32_t Executor::recorded_pages() const {
   uint32_t pages = 8;
-  while (pages < step_pages()) pages += std::max(2u, std::bit_floor(pages) / 4);
+  while (pages < n_pages_) pages += std::max(2u, std::bit_floor(pages) / 4);
   return pages;
 }
 
@@ -244,9 +238,11 @@ uint64_t Executor::recording_key() const {
 
 // Where tables are written and where kernels find them.
 void Executor::choose_tables() {
+  n_pages_ = 0;
+  for (const StepSequence& s : sequences_) n_pages_ = std::max(n_pages_, kv_.n_pages(s.id));
   mirrored_ = can_mirror();
   recorded_ = mirrored_ && recordable();
-  most_pages_ = recorded_ ? recorded_pages() : mirrored_ ? step_pages() : 0;
+  most_pages_ = recorded_ ? recorded_pages() : mirrored_ ? n_pages_ : 0;
   for (Site& site : sites_) {
     const bool mirrors = mirrored_ && site.ws.mirror != nullptr;
     site.pages_by = mirrors ? site.ws.mirror - tables_.mirrored : 0;
@@ -258,12 +254,12 @@ void Executor::choose_tables() {
 // What can be written before kernels run: which rows of the embedding table, and of a step that is mirrored the pages
 // of all layers.
 Status Executor::make_tables(const Placement& placement) {
-  for (op_ = 0; op_ < g_.ops.size(); ++op_) {
-    site_ = placement.op_site[op_];
-    if (const auto* embed = std::get_if<EmbedOp>(&g_.ops[op_]))
-      SLUICE_RETURN_IF_ERROR(find_embedding_rows(g_.tensor(embed->table), embed->table));
-    if (const auto* attention = std::get_if<AttentionOp>(&g_.ops[op_]); attention != nullptr && mirrored_)
-      SLUICE_RETURN_IF_ERROR(make_spans(*attention));
+  site_ = placement.op_site.front();
+  SLUICE_RETURN_IF_ERROR(find_embedding_rows(std::get<EmbedOp>(g_.ops.front()).table));
+  if (!mirrored_) return {};
+  for (size_t i = 0; i < g_.ops.size(); ++i) {
+    site_ = placement.op_site[i];
+    if (const auto* attention = std::get_if<AttentionOp>(&g_.ops[i])) SLUICE_RETURN_IF_ERROR(make_spans(*attention));
   }
   return {};
 }

@@ -112,8 +112,9 @@ class Executor {
   };
   // Tiles that are launched together, of one pass over the same activations.
   struct TileGroup {
-    std::array<const Tile*, 8> tiles{};
-    std::array<MatmulCall, 8> calls;
+    static constexpr uint32_t most = 8;
+    std::array<const Tile*, most> tiles{};
+    std::array<MatmulCall, most> calls;
     uint32_t n = 0;
   };
 
@@ -123,11 +124,16 @@ class Executor {
   Status run(const Batch& batch);
   Status begin_and_run(const Batch& batch);
   Status finish(Status status);
+  // write(tables) for those that the host writes: accelerators may have some of their own.
+  template <class F>
+  void for_tables(F write) const {
+    write(tables_.all);
+    if (mirrored_) write(tables_.few);
+  }
   void fill_tables(const Batch& batch);
   void fill_row(const BatchToken& token, uint32_t index);
   bool can_mirror() const;
   bool recordable() const;
-  uint32_t step_pages() const;
   uint32_t recorded_pages() const;
   uint64_t recording_key() const;
   void choose_tables();
@@ -177,7 +183,7 @@ class Executor {
   Status launch_tiles(TileGroup& group);
   Status gated(const FfnOp& op);
   Status gated_at_both(const FfnOp& op, const Split& split);
-  Status find_embedding_rows(const TensorSpec& table, TensorId id);
+  Status find_embedding_rows(TensorId id);
   KvSpan span(SequenceId id, uint32_t layer, uint32_t first, uint32_t n);
   Status make_spans(const AttentionOp& op);
   void write_spans(uint32_t layer, uint32_t parity, uint32_t first, uint32_t n);
@@ -201,6 +207,7 @@ class Executor {
   // Of the current step
   uint32_t op_ = 0, site_ = 0;
   uint32_t n_tokens_ = 0, n_logits_ = 0;
+  uint32_t n_pages_ = 0;                           // of a layer and kind of the longest sequence
   bool wants_best_ = false, wants_whole_ = false;  // some of the rows of logits
   bool tree_ = false;
   bool mirrored_ = false;    // all tables are made before the first kernel, and accelerators have copies of them

@@ -121,12 +121,13 @@ TEST_CASE("simulation: a model in VRAM takes its bytes at 0.9 of the memory's ra
   const Graph g = graph_of(shape_of(4));
   Machine m = machine_of(10, 100, 1);
   m.devices[1].call_us = 0;
+  for (LinkRates& link : m.links) link.latency_us = 0;  // over which the tables of the step come
   const plan::Plan p = planned(g, m, request_of(4 * GiB));
   const Simulated s = simulated_decode(g, m, p, 16);
   CHECK(s.link_s == 0);
   CHECK(s.cpu_s == 0);
   CHECK(s.seconds >= matrix_bytes(g) / 90e9);
-  CHECK(s.seconds - s.hand_over_s < 1.03 * matrix_bytes(g) / 90e9);  // the tables of the step come over the link
+  CHECK(s.seconds < 1.03 * matrix_bytes(g) / 90e9);
 }
 
 TEST_CASE("simulation: what is streamed takes the link's time, what is on disk the disk's") {

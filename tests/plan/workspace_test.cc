@@ -4,20 +4,17 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <random>
 #include <vector>
 
 #include "cpu/kernels/kernels.h"
 #include "gpu/kernels/q8_rows.h"
+#include "tests/cpu/kernel_inputs.h"
 #include "tests/support/tiny_graph.h"
 
 namespace sluice::plan {
 namespace {
 
-struct Random {
-  std::mt19937 engine;
-  uint32_t pick(uint32_t least, uint32_t most) { return std::uniform_int_distribution<uint32_t>(least, most)(engine); }
-};
+using cpu::test::Random;
 
 struct Part {
   const void* at;
@@ -55,7 +52,7 @@ testing::TinyOptions some_model(Random& random) {
 }  // namespace
 
 TEST_CASE("workspace: what ops use at once lies apart") {
-  Random random{std::mt19937(7)};
+  Random random(7);
   for (int round = 0; round < 60; ++round) {
     const testing::TinyOptions o = some_model(random);
     const testing::TinyModel model = make_tiny(o);
