@@ -15,6 +15,9 @@ class Arrangement {
     plan_.numerics.decode = at_tiles(places.decode, weights);
     plan_.numerics.prompt = at_tiles(places.prompt, weights);
     plan_.numerics.kv_site = kv_sites(graph, places.decode);
+    if (kv_layers(accelerator_site) > 0 && places.near_pages < plan_.movement.pages_per_sequence)
+      plan_.numerics.near_pages = places.near_pages;
+    plan_.workspace.far_pages = plan_.numerics.has_far_pages();
     plan_.movement.weights = weights;
     largest_ = largest_block(weights);
     plan_.movement.sites.resize(2);
@@ -63,6 +66,10 @@ class Arrangement {
           for (const Tile& tile : plan_.movement.weights.of(id)) pinned_[tile.block] = true;
   }
   bool at_device(size_t i) const { return decode_[i] + prompt_[i] > 0; }
+  uint32_t kv_layers(uint8_t site) const {
+    const std::vector<uint8_t>& at = plan_.numerics.kv_site;
+    return static_cast<uint32_t>(std::count(at.begin(), at.end(), site));
+  }
 
   // --- what is left of a budget
   Status take(uint64_t& left, uint64_t bytes, uint64_t more, bool vram) {
@@ -127,8 +134,8 @@ class Arrangement {
     Holding& d = device();
     const auto at = [this](size_t i) { return at_device(i); };
     const auto decodes = [this](size_t i) { return decode_[i] > 0; };
-    const auto layers = std::count(plan_.numerics.kv_site.begin(), plan_.numerics.kv_site.end(), accelerator_site);
-    d.kv_pages = static_cast<uint32_t>(2 * layers * r_.sequences * plan_.movement.pages_per_sequence);
+    const uint32_t near = std::min(plan_.numerics.near_pages, plan_.movement.pages_per_sequence);
+    d.kv_pages = 2 * kv_layers(accelerator_site) * r_.sequences * near;
     d.kv_kept_pages = d.kv_pages;
     d.scratch_bytes = accelerator().scratch_bytes;
     uint64_t left = d.budget;
@@ -166,8 +173,8 @@ class Arrangement {
     if (computes) fixed += workspace_bytes(g_, plan_, host_site) + bytes_of(role(BlockRole::vector));
     const auto wanted = [this](size_t i) { return at_host_[i] || (at_device(i) && !device().resident[i]); };
     const uint64_t weights = bytes_of(wanted), passing = passing_bytes(largest_);
-    const auto layers = std::count(plan_.numerics.kv_site.begin(), plan_.numerics.kv_site.end(), host_site);
-    const HostKv kv = host_kv(r_, static_cast<uint32_t>(layers), plan_.workspace.tokens);
+    const HostKv kv = host_kv(r_, kv_layers(host_site), kv_layers(accelerator_site), plan_.numerics.near_pages,
+                              plan_.workspace.tokens);
     const uint64_t page = plan_.movement.page_slot_bytes, least_kv = kv.least * page;
     const uint64_t least = least_kv + passing + std::min(weights, least_staging(largest_));
     SLUICE_RETURN_IF_ERROR(take(left, fixed, least, false));
@@ -266,11 +273,14 @@ uint32_t pages_per_sequence(const PlanRequest& r) { return static_cast<uint32_t>
 
 // The pages being filled of every layer, those a step fills in one layer twice over (one set being written while the
 // next is filled), and two groups of one page of each sequence.
-HostKv host_kv(const PlanRequest& r, uint32_t layers, uint32_t step_tokens) {
-  if (layers == 0) return {};
+HostKv host_kv(const PlanRequest& r, uint32_t layers, uint32_t other_layers, uint32_t near_pages,
+               uint32_t step_tokens) {
+  const uint64_t pages = pages_per_sequence(r), far = pages - std::min<uint64_t>(pages, near_pages);
+  if (far == 0) other_layers = 0;
+  if (layers + other_layers == 0) return {};
   HostKv kv;
-  kv.whole = 2ull * layers * r.sequences * pages_per_sequence(r);
-  kv.tails = 2ull * layers * r.sequences;
+  kv.whole = 2ull * r.sequences * (layers * pages + other_layers * far);
+  kv.tails = 2ull * r.sequences * (layers + other_layers);
   kv.filling = 4 * (div_up(step_tokens, r.page_tokens) + r.sequences);
   kv.least = std::min<uint64_t>(kv.whole, kv.tails + kv.filling + 4 * r.sequences);
   return kv;

@@ -277,7 +277,7 @@ TEST_CASE("cost model: an accelerator without measurements computes at 0.9 of it
   Placement placement;
   placement.op_site = {0, 0, 1, 1, 1, 1};
   std::vector<OpCost> moved(g.ops.size());
-  add_hand_overs(g, placement, lane, 10, moved);
+  add_hand_overs(g, placement, lane, 10, false, moved);
   CHECK(moved[2].hand_over_s * 1e6 == doctest::Approx(12 + 3 * 3 + 3 * 10 * 256 * 4 / 1e9 * 1e6));
   CHECK(moved[3].hand_over_s * 1e6 == doctest::Approx(12 + 3 + 10 * 256 * 4 / 1e9 * 1e6));  // the residual stream
   CHECK(moved[4].hand_over_s == 0);

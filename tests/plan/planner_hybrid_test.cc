@@ -113,10 +113,17 @@ void check_kv(const Graph& g, const PlanRequest& r, const Plan& p) {
       CHECK(p.numerics.decode.op_site[i] == at[attention->layer]);
       CHECK(p.numerics.prompt.op_site[i] == at[attention->layer]);
     }
+  const uint32_t pages = p.movement.pages_per_sequence, near = std::min(p.numerics.near_pages, pages);
+  const auto there = std::count(at.begin(), at.end(), accelerator_site);
+  CHECK(near > 0);
+  CHECK(p.numerics.has_far_pages() == (near < pages));
+  CHECK(p.workspace.far_pages == (near < pages));
+  if (near < pages) CHECK(there > 0);
   for (uint8_t site = 0; site < p.movement.sites.size(); ++site) {
     const plan::Holding& h = p.movement.sites[site];
-    const auto layers = std::count(at.begin(), at.end(), site);
-    const uint64_t whole = 2 * layers * r.sequences * p.movement.pages_per_sequence;
+    const auto here = std::count(at.begin(), at.end(), site);
+    const uint64_t per_sequence = site != host_site ? here * near : here * pages + there * (pages - near);
+    const uint64_t whole = 2 * r.sequences * per_sequence;
     CHECK(h.kv_pages <= whole);
     CHECK((h.kv_group_pages == 0) == (h.kv_pages == whole));
     if (site != host_site) CHECK(h.kv_pages == whole);
@@ -166,7 +173,7 @@ TEST_SUITE_BEGIN("one thread");
 
 TEST_CASE("hybrid planner: random graphs, machines and budgets") {
   Random random(5);
-  int refused = 0, on_cpu = 0, mixed = 0, on_accelerator = 0, splits = 0;
+  int refused = 0, on_cpu = 0, mixed = 0, on_accelerator = 0, splits = 0, far = 0;
   for (int model_index = 0; model_index < 20; ++model_index) {
     TinyOptions o = small(1 + random.upto(5));
     o.tied = random.upto(2) == 0;
@@ -194,6 +201,7 @@ TEST_CASE("hybrid planner: random graphs, machines and budgets") {
       CAPTURE(i);
       check_plan(model.graph, r, *p);
       splits += check_splits(model.graph, r, *p);
+      far += p->numerics.has_far_pages();
       const bool two = p->movement.sites.size() == 2;
       ++(!two ? on_cpu : p->computes(host_site) ? mixed : on_accelerator);
     }
@@ -203,6 +211,7 @@ TEST_CASE("hybrid planner: random graphs, machines and budgets") {
   CHECK(mixed > 0);
   CHECK(on_accelerator > 0);
   CHECK(splits > 0);
+  CHECK(far > 0);
 }
 
 TEST_CASE("hybrid planner: what fits the accelerator is computed there, and the host holds nothing of it") {
