@@ -84,7 +84,9 @@ class OpModel {
   bool is_recorded() const {
     const Placement& decode = plan_.numerics.decode;
     const uint8_t site = decode.op_site.front();
-    return n_ == 1 && site != host_site && decode.is_all_at(site) && streamed_blocks(g_, plan_, false, site).empty();
+    const bool all_near = plan_.numerics.near_share(depth_, n_) == 1;
+    return n_ == 1 && all_near && site != host_site && decode.is_all_at(site) &&
+           streamed_blocks(g_, plan_, false, site).empty();
   }
 
   double call_us() const { return recorded_ ? d_.recorded_us : d_.call_us; }

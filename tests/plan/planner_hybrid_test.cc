@@ -327,6 +327,31 @@ TEST_CASE("hybrid planner: more VRAM or RAM is never slower" * doctest::test_sui
   }
 }
 
+// The context is four times what VRAM holds beside the weights. Short texts then need nothing but the accelerator.
+TEST_CASE("hybrid planner: KV that does not fit beside the weights is parted, where its layers would else be") {
+  const TinyModel model = make_tiny(small(4));
+  const Graph& g = model.graph;
+  const PlanRequest r = request_of(24 * MiB, GiB, 16384);
+  const auto p = make_plan(g, usual_machine(), r);
+  REQUIRE_MESSAGE(p.ok(), p.status().message());
+  check_plan(g, r, *p);
+  REQUIRE(p->numerics.has_far_pages());
+  CHECK(p->numerics.decode.is_all_at(accelerator_site));
+  CHECK(p->computes(host_site));
+  PlanRequest whole = r;  // who asks for the KV there gets all of it
+  for (const Op& op : g.ops) {
+    const bool kv = std::holds_alternative<AttentionOp>(op);
+    whole.pinned.push_back(kv ? accelerator_site : plan::any_site);
+  }
+  const auto q = make_plan(g, usual_machine(), whole);
+  if (q.ok()) CHECK(seconds(g, usual_machine(), r, *p) < seconds(g, usual_machine(), r, *q));
+  const double near = plan::step_cost(g, usual_machine(), *p, 1, 16).seconds();
+  const double far = plan::step_cost(g, usual_machine(), *p, 1, 16000).seconds();
+  CHECK(near < far);
+  CHECK(plan::step_cost(g, usual_machine(), *p, 1, 16).host_s == 0);
+  CHECK(plan::step_cost(g, usual_machine(), *p, 1, 16000).host_s > 0);
+}
+
 // --- places that the user chose
 
 TEST_CASE("hybrid planner: places that were chosen are kept, with their weights") {
@@ -347,6 +372,8 @@ TEST_CASE("hybrid planner: places that were chosen are kept, with their weights"
     ++kept;
     check_plan(g, r, *p);
     for (size_t op = 0; op < g.ops.size(); ++op) {
+      const bool kv = std::holds_alternative<AttentionOp>(g.ops[op]);
+      if (kv && r.pinned[op] == accelerator_site) CHECK(!p->numerics.has_far_pages());
       if (r.pinned[op] == plan::any_site) continue;
       CHECK(p->numerics.decode.op_site[op] == r.pinned[op]);
       if (r.pinned[op] != accelerator_site) continue;
