@@ -4,13 +4,13 @@
 // Bytes: the weights once (rows * cols * 0.56 to 1.06), the activations from the caches. Flops: 2 * tokens * rows *
 // cols. Bound by device memory: unpacking a chunk of weights costs a third of the time that its bytes take.
 //
-// A block works on tiles of 16 or 32 rows, one after the other; its four warps take turns at the chunks of 256 columns,
-// which come through shared memory ahead of use (matvec_stage.h), those of the next tile behind those of this one. The
-// integer dot product of each block of 32 values (Q6_K: 16) is exact; scale_x * (scale_w * dot + min_w * sum_x) is
-// added to one of four sums of the warp, that of blocks 2j and 2j + 1 of every chunk. The four are added as (0 + 1) +
-// (2 + 3), then the warps in their order. All that depends on the column alone, so a row's bits are the same for any
-// number of tokens, any row tile and any size of grids. Products of the same activations share a launch: a kernel of 10
-// us is mostly begin and end.
+// A block works on tiles of 16 or 32 rows, one after the other; its four warps (eight where rows are long) take turns
+// at the chunks of 256 columns, which come through shared memory ahead of use (matvec_stage.h), those of the next tile
+// behind those of this one. The integer dot product of each block of 32 values (Q6_K: 16) is exact; scale_x * (scale_w
+// * dot + min_w * sum_x) is added to one of four sums of the warp, that of blocks 2j and 2j + 1 of every chunk. The
+// four are added as (0 + 1) + (2 + 3), then the warps in their order. All that depends on the column alone, so a row's
+// bits are the same for any number of tokens, any row tile and any size of grids. Products of the same activations
+// share a launch: a kernel of 10 us is mostly begin and end.
 //
 // One token has a kernel of its own, with the same sums: a product of 16 rows and 8 columns would be 7/8 waste, so
 // the columns are the eight blocks of the chunk, each multiplied with the weights of its block and zeros else. The
@@ -218,7 +218,7 @@ struct Products {
 };
 
 template <class V>
-SLUICE_KERNEL_BOUNDED(32 * warps, 3)
+SLUICE_KERNEL_BOUNDED(32 * V::warps, V::warps > 4 ? 1 : 3)
 void matvec_q8_kernel(SLUICE_CONSTANT ProductGroup group) {
   SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
   Products<V> products(group, memory->warp[warp()]);
@@ -249,7 +249,7 @@ Status start(cudaStream_t stream, std::span<const MatmulCall> calls, const Kerne
   const ProductGroup group = group_of<V>(calls);
   const uint32_t most = resident * context.n_sms;
   const LaunchShape shape{.grid_x = group.n_tiles < most ? group.n_tiles : most,
-                          .block_x = 32 * warps,
+                          .block_x = 32 * V::warps,
                           .shared_bytes = sizeof(BlockMemory<V>),
                           .early = true};
   const auto kernel = [] {
@@ -264,12 +264,18 @@ template <class F, bool aligned>
 Status start_of(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
   constexpr uint32_t wide = ChunkOf<F, aligned>::bytes < 200 ? 2 : 1;
   const uint32_t n_tokens = calls.front().n_tokens;
-  if (n_tokens == 1) return start<Variant<F, aligned, 0, 1>>(stream, calls, context);
-  if (n_tokens > 8) return start<Variant<F, aligned, 2, 1>>(stream, calls, context);
+  if constexpr (has_long_rows<F>)
+    if (calls.front().cols > long_row) {
+      if (n_tokens == 1) return start<Variant<F, aligned, 0, 1, 8>>(stream, calls, context);
+      if (n_tokens > 8) return start<Variant<F, aligned, 2, 1, 8>>(stream, calls, context);
+      return start<Variant<F, aligned, 1, 1, 8>>(stream, calls, context);
+    }
+  if (n_tokens == 1) return start<Variant<F, aligned, 0, 1, 4>>(stream, calls, context);
+  if (n_tokens > 8) return start<Variant<F, aligned, 2, 1, 4>>(stream, calls, context);
   uint64_t rows = 0;
   for (const MatmulCall& call : calls) rows += call.rows;
-  if (rows < 2 * stage_rows * context.n_sms) return start<Variant<F, aligned, 1, 1>>(stream, calls, context);
-  return start<Variant<F, aligned, 1, wide>>(stream, calls, context);
+  if (rows < 2 * stage_rows * context.n_sms) return start<Variant<F, aligned, 1, 1, 4>>(stream, calls, context);
+  return start<Variant<F, aligned, 1, wide, 4>>(stream, calls, context);
 }
 
 bool begins_aligned(const MatmulCall& call) {

@@ -8,16 +8,26 @@
 
 namespace sluice::gpu {
 
-constexpr uint32_t warps = 4, stages = 3;
+// Rows of more columns than this, of types of which models have such, are shared by twice as many warps: few rows are
+// then enough to keep a card busy, and few are what down projections have.
+constexpr uint32_t long_row = 8192;
+template <class F>
+constexpr bool has_long_rows = false;
+template <>
+constexpr bool has_long_rows<Q4_K> = true;
+template <>
+constexpr bool has_long_rows<Q6_K> = true;
+
 constexpr uint32_t scale_pitch = stage_rows + 2;  // the lanes of eight rows and four blocks meet different banks
 constexpr uint32_t most_shared = 99 * 1024;       // of a block: every card since 2020 has it
 constexpr uint32_t shared_of_sm = 227 * 1024;     // of Hopper; others take their blocks in turn
 
-// What a kernel is compiled for: M times 16 rows, tokens in N times 8 (N = 0: one).
-template <class Format, bool all_aligned, uint32_t n, uint32_t m>
+// What a kernel is compiled for: M times 16 rows, tokens in N times 8 (N = 0: one), so many warps.
+template <class Format, bool all_aligned, uint32_t n, uint32_t m, uint32_t n_warps>
 struct Variant {
   using F = Format;
   static constexpr bool aligned = all_aligned;
+  static constexpr uint32_t warps = n_warps, stages = n > 0 && warps > 4 ? 2 : 3;  // as many as there is room for
   static constexpr uint32_t N = n, M = m, rows = m * stage_rows, tokens = n == 0 ? 1 : 8 * n;
   static constexpr uint32_t n_scales = subs_per_chunk * scales_per_sub<F>;
   static constexpr uint32_t stage_bytes = M * ChunkOf<F, aligned>::stage_bytes;
@@ -26,13 +36,13 @@ struct Variant {
 
 template <class V>
 struct WarpMemory {
-  alignas(16) std::byte stage[stages][V::stage_bytes];
+  alignas(16) std::byte stage[V::stages][V::stage_bytes];
   ScaleMin scales[V::N == 0 ? 1 : V::M][V::N == 0 ? 1 : V::n_scales][V::N == 0 ? 2 : scale_pitch];  // N = 0: unused
 };
 
 template <class V>
 struct BlockMemory {
-  WarpMemory<V> warp[warps];
+  WarpMemory<V> warp[V::warps];
   float partial[2][V::partial_floats];  // of this tile and the one before
 };
 
@@ -59,15 +69,16 @@ SLUICE_DEVICE const ProductPart& part_of(const ProductGroup& group, uint32_t til
 }
 
 // The products as a block's warps share them: tiles block_x, block_x + grid_x, …; of each, steps at chunks
-// warp + 4 * step.
+// warp + V::warps * step.
 struct Work {
   const ProductGroup& group;
   uint32_t n_chunks, n_steps, n_subs;
 };
 
+template <class V>
 SLUICE_DEVICE Work work_of(const ProductGroup& group) {
   const uint32_t n_chunks = (group.cols + chunk_cols - 1) / chunk_cols;
-  return {group, n_chunks, (n_chunks + warps - 1) / warps, group.cols / 32};
+  return {group, n_chunks, (n_chunks + V::warps - 1) / V::warps, group.cols / 32};
 }
 
 template <class V>
@@ -80,8 +91,9 @@ struct Position {
   uint32_t tile, step, slot;
 };
 
+template <class V>
 SLUICE_DEVICE void advance(const Work& work, Position& position) {
-  position.slot = position.slot + 1 == stages ? 0 : position.slot + 1;
+  position.slot = position.slot + 1 == V::stages ? 0 : position.slot + 1;
   if (++position.step < work.n_steps) return;
   position.step = 0;
   position.tile += grid_x();
@@ -115,7 +127,7 @@ SLUICE_DEVICE void begin_tile(const Work& work, Loader<V>& loader) {
 template <class V>
 SLUICE_DEVICE Loader<V> loader_of(const Work& work, WarpMemory<V>& memory) {
   using C = ChunkOf<typename V::F, V::aligned>;
-  static_assert(!V::aligned || warps * C::bytes % 64 == 0);
+  static_assert(!V::aligned || V::warps * C::bytes % 64 == 0);
   std::byte* const rows = memory.stage[0] + lane() / 4 * C::pitch;
   Loader<V> loader{{block_x(), 0, 0}, {}, {}, 0, rows, shared_place(rows)};
   begin_tile(work, loader);
@@ -133,11 +145,11 @@ SLUICE_DEVICE void start_chunk(const Work& work, Loader<V>& loader) {
     if (loader.rest > 0)
       stage_row<typename V::F, V::aligned>(loader.first[i], loader.rest, place, loader.to + offset, loader.rows,
                                            offset);
-    loader.first[i] += warps * C::bytes;
+    loader.first[i] += V::warps * C::bytes;
   }
   async_commit();
-  loader.rest = loader.rest > warps * C::bytes ? loader.rest - warps * C::bytes : 0;
-  advance(work, loader.at);
+  loader.rest = loader.rest > V::warps * C::bytes ? loader.rest - V::warps * C::bytes : 0;
+  advance<V>(work, loader.at);
   if (loader.at.step == 0) begin_tile(work, loader);
 }
 
@@ -167,7 +179,7 @@ SLUICE_DEVICE void convert_scales(const RowTile& tile, uint32_t chunk, const std
 template <class V>
 SLUICE_DEVICE void add_warps_and_store(const ProductPart& part, uint32_t n_tokens, uint32_t first_row,
                                        const float* partial) {
-  constexpr uint32_t n = V::tokens * V::rows, threads = 32 * warps;
+  constexpr uint32_t n = V::tokens * V::rows, threads = 32 * V::warps;
   block_barrier();
   SLUICE_UNROLL
   for (uint32_t j = 0; j < n; j += threads) {
@@ -175,7 +187,7 @@ SLUICE_DEVICE void add_warps_and_store(const ProductPart& part, uint32_t n_token
     if (n < threads && i >= n) return;
     float sum = partial[i];
     SLUICE_UNROLL
-    for (uint32_t w = 1; w < warps; ++w) sum += partial[w * n + i];
+    for (uint32_t w = 1; w < V::warps; ++w) sum += partial[w * n + i];
     const uint32_t token = i / V::rows, row = first_row + i % V::rows;
     if (token < n_tokens && row < part.rows) store_product(part.to, token, row, sum);
   }
@@ -186,27 +198,27 @@ SLUICE_DEVICE void add_warps_and_store(const ProductPart& part, uint32_t n_token
 // products.finish(partial) hands a tile's sums of this warp over.
 template <class V, class Products>
 SLUICE_DEVICE void work_through(const ProductGroup& group, BlockMemory<V>& block, Products& products) {
-  const Work work = work_of(group);
+  const Work work = work_of<V>(group);
   WarpMemory<V>& memory = block.warp[warp()];
   Position now{block_x(), 0, 0};
   Loader<V> loader = loader_of<V>(work, memory);
   SLUICE_UNROLL
-  for (uint32_t i = 0; i + 1 < stages; ++i) start_chunk(work, loader);
+  for (uint32_t i = 0; i + 1 < V::stages; ++i) start_chunk(work, loader);
   wait_for_previous();  // no kernel writes weights; the rest is theirs
   for (uint32_t parity = 0; now.tile < group.n_tiles; parity ^= 1) {
     const ProductPart& part = part_of(group, now.tile);
     const RowTile tile = tile_of<V>(group, part, now.tile);
     products.begin();
     for (uint32_t step = 0; step < work.n_steps; ++step) {
-      const uint32_t chunk = warp() + step * warps;
+      const uint32_t chunk = warp() + step * V::warps;
       const bool any = chunk < work.n_chunks;
       const uint32_t rest = any ? work.n_subs - chunk * subs_per_chunk : 0;
       if (any) products.prepare(chunk, rest);
-      async_wait<stages - 2>();
+      async_wait<V::stages - 2>();
       warp_barrier();  // the chunk is there for all lanes, and all are done with the one before it
       const std::byte* stage = memory.stage[now.slot];
       start_chunk(work, loader);
-      advance(work, now);
+      advance<V>(work, now);
       if (!any) continue;
       products.convert(tile, chunk, stage);
       if (rest >= subs_per_chunk) products.add(tile, chunk, stage, subs_per_chunk);
