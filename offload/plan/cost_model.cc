@@ -329,10 +329,12 @@ std::vector<OpCost> placed_ops(const Graph& g, const Machine& machine, const Pla
   for (uint8_t site = 0; site < plan.numerics.sites.size(); ++site)
     at.push_back(op_costs(g, machine, plan, site, n_tokens, depth));
   std::vector<OpCost> ops;
-  const double near_share = plan.numerics.near_share(depth, n_tokens);
+  const double near_share = prompt ? 1 : plan.numerics.near_share(depth, n_tokens);
   for (size_t i = 0; i < g.ops.size(); ++i) ops.push_back(placed_cost(g, placement, i, at, near_share));
   if (at.size() == 1) return ops;
   add_hand_overs(g, placement, lane, n_tokens, near_share < 1, ops);
+  const uint64_t near_tokens = uint64_t{plan.numerics.near_pages} * plan.numerics.page_tokens;
+  if (prompt) add_staged(g, plan, placement, lane, near_tokens, n_tokens, depth, ops);
   for (uint8_t site = 1; site < at.size(); ++site)
     for (const uint32_t block : streamed_blocks(g, plan, prompt, site)) {
       const WeightBlock& b = plan.movement.weights.blocks[block];
@@ -423,6 +425,19 @@ void add_hand_overs(const Graph& graph, const Placement& placement, const LinkLa
   }
   if (placement.op_site.back() != host_site)
     ops.back().hand_over_s += lane.latency_s + seconds(host_site, graph.n_vocab);
+}
+
+void add_staged(const Graph& graph, const Plan& plan, const Placement& placement, const LinkLane& lane,
+                uint64_t near_tokens, uint32_t n_tokens, uint32_t depth, std::vector<OpCost>& ops) {
+  const uint64_t end = uint64_t{depth} + n_tokens;
+  if (end <= near_tokens) return;
+  const double values = 2.0 * static_cast<double>(graph.kv_values());
+  const double far = static_cast<double>(end - near_tokens), made = std::min<double>(far, n_tokens);
+  const double up = far * values * static_cast<double>(kv_bytes(plan.numerics.kv_type)) / lane.up_bytes_s;
+  const double down = made * values * sizeof(float) / lane.down_bytes_s;
+  for (size_t i = 0; i < ops.size(); ++i)
+    if (std::holds_alternative<AttentionOp>(graph.ops[i]) && placement.op_site[i] != host_site)
+      ops[i].hand_over_s += lane.latency_s + up + down;
 }
 
 // The second of two passes: in the first one the link begins with nothing ahead.

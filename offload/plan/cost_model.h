@@ -63,7 +63,7 @@ struct OpCost {
 OpCost split_cost(const OpCost& home, const OpCost& other, double share);
 
 // An op as it is placed; `at`: by site, by op what op_costs() says; near_share: of the cells that accelerators attend
-// to (Numerics::near_share).
+// to when decoding (Numerics::near_share), 1 for prompts.
 OpCost placed_cost(const Graph& graph, const Placement& placement, size_t op, std::span<const std::vector<OpCost>> at,
                    double near_share);
 
@@ -83,6 +83,11 @@ LinkLane link_lane(const Machine& machine, const std::string& device);
 
 void add_hand_overs(const Graph& graph, const Placement& placement, const LinkLane& lane, uint32_t n_tokens, bool far,
                     std::vector<OpCost>& ops);
+
+// What prompts wait for where they attend to KV that lies with the host: new keys and values go there, and all that is
+// there comes through the link, once in a step.
+void add_staged(const Graph& graph, const Plan& plan, const Placement& placement, const LinkLane& lane,
+                uint64_t near_tokens, uint32_t n_tokens, uint32_t depth, std::vector<OpCost>& ops);
 
 // A pass over the ops after another one like it.
 StepCost pass_cost(std::span<const OpCost> ops, const LinkLane& lane);

@@ -251,7 +251,8 @@ bool Executor::appends_here(uint32_t layer) const {
 
 Status Executor::emit(const AttentionOp& op) {
   bring({queries, keys, values});
-  SLUICE_RETURN_IF_ERROR(site_ != host_site && far() ? attend_at_both(op) : attend_here(op));
+  if (site_ == host_site || !far()) SLUICE_RETURN_IF_ERROR(attend_here(op));
+  else SLUICE_RETURN_IF_ERROR(batch_->prompt ? attend_to_staged(op) : attend_at_both(op));
   made(attended);
   return {};
 }
@@ -272,12 +273,65 @@ Status Executor::attend_at_both(const AttentionOp& op) {
   return {};
 }
 
-// Over the pages that lie with the current site: all, or a part that is not finished.
-Status Executor::attend_here(const AttentionOp& op) {
+// Over the near pages, and then, group by group, over the far ones, which come here for that. Of a prompt the host
+// would be long at work on its part, while few bytes are copied for many tokens.
+Status Executor::attend_to_staged(const AttentionOp& op) {
+  const uint32_t home = site_;
+  site_ = host_site;
+  const uint32_t begin = pages_here(op.layer).begin;
+  if (appends_here(op.layer)) bring({keys, values});
+  SLUICE_RETURN_IF_ERROR(append_here(op));
+  const Event written = queue().signal();
+  site_ = home;
+  SLUICE_RETURN_IF_ERROR(append_here(op));
+  group_done_ = {queue().signal(), Event()};  // until then kv_append uses the first set of spans
+  SLUICE_RETURN_IF_ERROR(attend(op, pages_here(op.layer), 1, true, false));
+  const auto end_of = [this, begin](uint32_t s) { return std::max(begin, kv_.n_pages(sequences_[s].id)); };
+  uint64_t left = 0;  // groups
+  for (uint32_t s = 0; s < sequences_.size(); ++s) left += div_up(end_of(s) - begin, staged_pages);
+  uint32_t parity = 0;
+  for (uint32_t s = 0; s < sequences_.size(); ++s)
+    for (uint32_t first = begin; first < end_of(s); first += staged_pages, parity = 1 - parity) {
+      const StagedGroup group{s, {first, std::min(first + staged_pages, end_of(s))}, parity, --left == 0};
+      SLUICE_RETURN_IF_ERROR(attend_staged(op, group, written));
+    }
+  if (plan_.host().kv_group_pages == 0) return {};
+  const Event after = queue().signal();
+  for (const StepSequence& s : sequences_) kv_.settle(s.id, op.layer, after);
+  return {};
+}
+
+// Over pages of one sequence, behind those that were attended to before.
+Status Executor::attend_staged(const AttentionOp& op, const StagedGroup& group, const Event& written) {
+  const SequenceId id = sequences_[group.sequence].id;
+  const uint32_t first = group.pages.begin, n = group.pages.end - first, parity = group.parity;
+  SLUICE_RETURN_IF_ERROR(group_done_[parity].wait());
+  ready_ = {written};
+  SLUICE_RETURN_IF_ERROR(kv_.bring(id, op.layer, first, n, ready_));
+  Event copied;
+  SLUICE_RETURN_IF_ERROR(kv_.stage(id, op.layer, first, n, parity, ready_, copied));
+  for (uint32_t s = 0; s < sequences_.size(); ++s)
+    at().written.spans[spans_at(op.layer, parity) + s] =
+        kv_.staged_span(sequences_[s].id, first, s == group.sequence ? n : 0, parity);
+  queue().wait(copied);
+  launch_attention(op, parity, false, group.last);
+  const Event after = group_done_[parity] = queue().signal();
+  kv_.release(id, op.layer, first, n, after);
+  return {};
+}
+
+// Takes the new tokens that go to pages here.
+Status Executor::append_here(const AttentionOp& op) {
   if (!mirrored_) SLUICE_RETURN_IF_ERROR(make_spans(op.layer));
   if (appends_here(op.layer))
     launch(KvAppendCall{ws().k, ws().v, at().seen.slots, at().seen.spans + spans_at(op.layer, 0), n_tokens_,
                         g_.n_kv_heads, g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type});
+  return {};
+}
+
+// Over the pages that lie with the current site: all, or a part that is not finished.
+Status Executor::attend_here(const AttentionOp& op) {
+  SLUICE_RETURN_IF_ERROR(append_here(op));
   const Pages here = pages_here(op.layer);
   const uint32_t group = plan_.movement.sites[site_].kv_group_pages;
   const bool spilled = group != 0 && std::any_of(sequences_.begin(), sequences_.end(), [&](const StepSequence& s) {
@@ -305,17 +359,20 @@ Status Executor::attend(const AttentionOp& op, Pages pages, uint32_t parity, boo
   for (const StepSequence& s : sequences_) SLUICE_RETURN_IF_ERROR(kv_.bring(s.id, op.layer, pages.begin, n, ready_));
   if (!mirrored_) write_spans(op.layer, parity, pages);
   for (const Event& event : ready_) queue().wait(event);
-  launch(AttentionCall{ws().q, at().seen.slots, at().seen.spans + spans_at(op.layer, parity), n_tokens_, g_.n_heads,
-                       g_.n_kv_heads, g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale,
-                       op.softcap, op.window, tree_, start, finish, is_far(op.layer) ? ws().far_state : ws().state,
-                       ws().attended, batch_->prompt,
-                       site_ == host_site ? 0 : std::min(most_pages_, plan_.numerics.near_pages)});
-  at().acts_of = nullptr;
+  launch_attention(op, parity, start, finish);
   if (start && finish) return {};
-  const Event after = queue().signal();
-  group_done_[parity] = after;
+  const Event after = group_done_[parity] = queue().signal();
   for (const StepSequence& s : sequences_) kv_.release(s.id, op.layer, pages.begin, n, after);
   return {};
+}
+
+void Executor::launch_attention(const AttentionOp& op, uint32_t parity, bool start, bool finish) {
+  const uint32_t most_pages = site_ == host_site ? 0 : std::min(most_pages_, plan_.numerics.near_pages);
+  float* const state = is_far(op.layer) ? ws().far_state : ws().state;
+  launch(AttentionCall{ws().q, at().seen.slots, at().seen.spans + spans_at(op.layer, parity), n_tokens_, g_.n_heads,
+                       g_.n_kv_heads, g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale,
+                       op.softcap, op.window, tree_, start, finish, state, ws().attended, batch_->prompt, most_pages});
+  at().acts_of = nullptr;
 }
 
 Status Executor::emit(const AttentionOutOp& op) {

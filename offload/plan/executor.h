@@ -10,8 +10,8 @@
 // site that computed it; where the next op that reads it is at another one, it is handed over: the accelerator
 // of the two reads it from, or writes it to, the host's memory by a kernel on its own queue. An FFN that is split has
 // the residual stream at both of its sites, whose queues then run at once, and what one made of its rows is handed
-// over to the other. So is what the host found in pages of an accelerator's layer that lie with it
-// (Numerics::near_pages).
+// over to the other. So is what the host found, when decoding, in pages of an accelerator's layer that lie
+// with it (Numerics::near_pages).
 //
 // Threads: step() by one thread at a time; cancel() by any.
 #pragma once
@@ -100,6 +100,13 @@ class Executor {
   struct Pages {
     uint32_t begin = 0, end = 0;
     bool empty() const { return begin >= end; }
+  };
+  // Far pages of one sequence that pass through an accelerator's memory at once.
+  struct StagedGroup {
+    uint32_t sequence = 0;
+    Pages pages;
+    uint32_t parity = 0;
+    bool last = false;
   };
   enum ValueId : uint32_t { residual, queries, keys, values, attended, n_values };
   // Columns of each token's row of something in a Workspace, rows apart by `stride`.
@@ -199,9 +206,13 @@ class Executor {
   void write_spans(uint32_t layer, uint32_t parity, Pages pages);
   Status run_ahead();
   bool appends_here(uint32_t layer) const;
+  Status append_here(const AttentionOp& op);
   Status attend_here(const AttentionOp& op);
   Status attend_at_both(const AttentionOp& op);
+  Status attend_to_staged(const AttentionOp& op);
   Status attend(const AttentionOp& op, Pages pages, uint32_t parity, bool start, bool finish);
+  Status attend_staged(const AttentionOp& op, const StagedGroup& group, const Event& written);
+  void launch_attention(const AttentionOp& op, uint32_t parity, bool start, bool finish);
   void tap(uint32_t layer);
   void give_out_logits();
   const float* vector(TensorId id);

@@ -47,16 +47,21 @@ struct KvStore::Impl {
   Impl(tier::TierManager& t, const Options& o)
       : tiers(t), opt(o), tables(o.tables), n_kept(o.pools.size(), 0), sequences(o.max_sequences) {
     max_pages = static_cast<uint32_t>(div_up(o.context, o.page_tokens));
-    if (tables != nullptr) return;
-    own_tables.resize(uint64_t{o.max_sequences} * o.layer_pool.size() * 2 * max_pages);
-    tables = own_tables.data();
+    const uint64_t of_sequences = uint64_t{o.max_sequences} * o.layer_pool.size() * 2 * max_pages;
+    if (tables == nullptr) {
+      own_tables.resize(of_sequences + 4 * staged_pages);
+      tables = own_tables.data();
+    }
+    staged_tables = tables + of_sequences;
   }
 
   tier::TierManager& tiers;
   const Options opt;
   uint32_t max_pages;
   std::byte** tables;
+  std::byte** staged_tables;  // by set, kind and page
   std::vector<std::byte*> own_tables;
+  std::vector<Page> staged;      // likewise, of one pool
   std::vector<uint32_t> n_kept;  // by pool
   std::vector<std::optional<Sequence>> sequences;
   std::deque<Leaving> leaving;
@@ -179,12 +184,13 @@ struct KvStore::Impl {
     return {};
   }
 
-  // Gives up pages whose read failed, so that any sequence that shares them can read them again.
+  // Gives up pages whose read failed, so that any sequence that shares them can read them again. A read that nobody got
+  // to wait for may still be under way.
   void drop_failed(Sequence& s) {
     for (Layer& layer : s.layers)
       for (const Kind kind : {key, value})
         for (Page& page : layer.pages[kind])
-          if (page.pin && !page.pin.ready().status().ok()) page.pin.release();
+          if (page.pin && !page.pin.ready().wait().ok()) page.pin.release();
   }
 
   Status bring_now(Layer& layer, Kind kind, uint32_t index) {
@@ -244,6 +250,37 @@ struct KvStore::Impl {
     page = Page{block, std::move(pin), false};
     layer.pointers[kind][index] = page.pin.data();
     return {};
+  }
+
+  // --- passing through an accelerator's memory ---------------------------------------------------------
+
+  static uint32_t staged_at(uint32_t set, Kind kind, uint32_t i) { return (set * 2 + kind) * staged_pages + i; }
+
+  Status make_staging(TierId to) {
+    while (staged.size() < 4 * staged_pages) {
+      SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
+      auto pin = tiers.create(block, to);
+      if (!pin.ok()) {
+        tiers.drop(block);
+        return pin.status().with_context("KV cache");
+      }
+      staged_tables[staged.size()] = pin->data();
+      staged.push_back({block, std::move(*pin), false});
+    }
+    return {};
+  }
+  void drop_staging() {
+    for (Page& page : staged) {
+      page.pin.release();
+      tiers.drop(page.block);
+    }
+    staged.clear();
+  }
+
+  // Copies that a step has left behind failed with it, perhaps.
+  void let_queues_work() {
+    for (const Pool& p : opt.pools)
+      if (p.copies != nullptr) ended(*p.copies).ignore();
   }
 
   // --- leaving -----------------------------------------------------------------------------------------
@@ -344,6 +381,7 @@ KvStore::KvStore(tier::TierManager& tiers, const Options& options) : impl_(std::
 
 KvStore::~KvStore() {
   for (uint32_t i = 0; i < impl_->sequences.size(); ++i) destroy(SequenceId{i});
+  impl_->drop_staging();
 }
 
 Result<SequenceId> KvStore::create() { return impl_->create(); }
@@ -426,6 +464,7 @@ void KvStore::end_step(SequenceId id, bool keep) {
   if (keep) s->length += s->pending;
   s->pending = 0;
   if (keep) return;
+  impl_->let_queues_work();
   impl_->drop_failed(*s);
   impl_->cut_to(*s, s->length).ignore();  // a page that cannot be read is met again by the next step
 }
@@ -465,6 +504,25 @@ Status KvStore::bring(SequenceId id, uint32_t layer_index, uint32_t first, uint3
   for (uint32_t p = first; p < end; ++p)
     for (const Kind kind : {key, value}) SLUICE_RETURN_IF_ERROR(impl_->bring_page(layer, kind, p, ready));
   return {};
+}
+
+Status KvStore::stage(SequenceId id, uint32_t layer_index, uint32_t first, uint32_t n, uint32_t set,
+                      std::span<const Event> after, Event& copied) {
+  Layer& layer = impl_->find(id)->layers[layer_index];
+  const Pool& pool = impl_->pool(layer, 0);
+  SLUICE_RETURN_IF_ERROR(impl_->make_staging(pool.tier));
+  for (const Event& event : after) pool.copies->wait(event);
+  for (uint32_t i = 0; i < n; ++i)
+    for (const Kind kind : {key, value})
+      pool.copies->copy(impl_->staged_tables[Impl::staged_at(set, kind, i)], layer.pointers[kind][first + i],
+                        impl_->opt.page_bytes);
+  copied = pool.copies->signal();
+  return {};
+}
+
+KvSpan KvStore::staged_span(SequenceId id, uint32_t first, uint32_t n, uint32_t set) const {
+  const auto at = [&](Kind kind) { return impl_->staged_tables + Impl::staged_at(set, kind, 0); };
+  return {at(key), at(value), first, n, impl_->find(id)->length};
 }
 
 void KvStore::release(SequenceId id, uint32_t layer_index, uint32_t first, uint32_t n, const Event& after) {

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "core/batch.h"
@@ -38,8 +39,8 @@ class KvStore {
     uint64_t page_bytes = 0;  // payload of one page
     uint32_t context = 0;     // most tokens of a sequence
     uint32_t max_sequences = 1;
-    // Pointer tables for kernels, where these reach them: max_sequences x layers x 2 x pages of a sequence. Null:
-    // in memory of the store's own.
+    // Pointer tables for kernels, where these reach them: max_sequences x layers x 2 x pages of a sequence, and with
+    // near pages 4 x staged_pages. Null: in memory of the store's own.
     std::byte** tables = nullptr;
   };
   // Those of a plan, but for the pools and the tables, which are the caller's.
@@ -76,6 +77,11 @@ class KvStore {
   // pages stay until release().
   Status bring(SequenceId sequence, uint32_t layer, uint32_t first, uint32_t n, std::vector<Event>& ready);
   void release(SequenceId sequence, uint32_t layer, uint32_t first, uint32_t n, const Event& after);
+  // Copies pages [first, first + n) of a layer, at most staged_pages, from the host's pool to room in the layer's own,
+  // of which there are two sets, behind all of `after`. `copied` signals when kernels may use staged_span().
+  Status stage(SequenceId sequence, uint32_t layer, uint32_t first, uint32_t n, uint32_t set,
+               std::span<const Event> after, Event& copied);
+  KvSpan staged_span(SequenceId sequence, uint32_t first, uint32_t n, uint32_t set) const;
   // The layer was attended to: full pages beyond the kept ones may go, once `after` has signalled.
   void settle(SequenceId sequence, uint32_t layer, const Event& after);
 

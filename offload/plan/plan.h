@@ -56,8 +56,9 @@ struct Numerics {
   uint32_t page_tokens = 64;       // attention is partitioned at multiples of this
   std::vector<std::string> sites;  // ids of their devices, the host's first
   std::vector<uint8_t> kv_site;    // by layer: where its KV lies, and so its AttentionOp in every placement
-  // Of the KV of layers that an accelerator attends to: so many pages of a sequence lie with it. Those behind lie with
-  // the host, which attends to them meanwhile, and the accelerator merges what both have found.
+  // Of the KV of layers that an accelerator attends to: so many pages of a sequence lie with it, those behind with the
+  // host. When decoding the host attends to these meanwhile, and the accelerator merges what both have found; for
+  // prompts they pass through the accelerator's memory, group by group.
   uint32_t near_pages = all_pages;
   Placement decode, prompt;            // for steps that decode (or verify), and for those of a prompt
   std::vector<std::string> libraries;  // by site: what else than our kernels computes there, with its version

@@ -78,7 +78,7 @@ void Search::find_layers() {
 }
 
 void Search::tabulate(const Machine& machine) {
-  const uint32_t middle = (typical_.prompt - prompt_step_) / 2;
+  const uint32_t middle = prompt_depth();
   for (uint8_t site = 0; site < 2; ++site) {
     decode_[site] = op_costs(g_, machine, shell_, site, 1, typical_.depth);
     prompt_[site] = op_costs(g_, machine, shell_, site, prompt_step_, middle);
@@ -156,8 +156,7 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
     const double of_decode = decode_bytes > 0 ? 1 - kept / decode_bytes : 0;
     const double rest = all_bytes - decode_bytes, of_rest = rest > 0 ? 1 - prompt_kept / rest : 0;
     const uint64_t near_tokens = uint64_t{near} * r_.page_tokens;
-    const double share = prompt ? near_share(near_tokens, (typical_.prompt - prompt_step_) / 2, prompt_step_)
-                                : near_share(near_tokens, typical_.depth, 1);
+    const double share = prompt ? 1 : near_share(near_tokens, typical_.depth, 1);
     std::vector<OpCost> ops(g_.ops.size());
     for (size_t i = 0; i < ops.size(); ++i) {
       ops[i] = placed_cost(g_, placement, i, costs, share);
@@ -166,6 +165,7 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
       ops[i].link_bytes = decodes * of_decode + (there - decodes) * of_rest;
     }
     add_hand_overs(g_, placement, lane, prompt ? prompt_step_ : 1, share < 1, ops);
+    if (prompt) add_staged(g_, shell_, placement, lane, near_tokens, prompt_step_, prompt_depth(), ops);
     StepCost cost = pass_cost(ops, lane);
     add_disk(machine_, from_disk + spilled, cost);
     return cost.seconds();
@@ -177,7 +177,8 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
 double Search::free_vram(bool far) const {
   const AcceleratorRequest& accelerator = r_.accelerators.front();
   return static_cast<double>(accelerator.budget) - static_cast<double>(total(accelerator.fixed)) -
-         static_cast<double>(accelerator.scratch_bytes + vectors_ + workspace_[far][accelerator_site]);
+         static_cast<double>(accelerator.scratch_bytes + vectors_ + workspace_[far][accelerator_site]) -
+         (far ? 4.0 * staged_pages * static_cast<double>(shell_.movement.page_slot_bytes) : 0);
 }
 
 // How many pages of a sequence, but not all, may lie with the accelerator, of layers that it attends to: as many as fit

@@ -66,6 +66,7 @@ class Search {
   void settle(Found& found) const;  // embed, prompt and seconds of found.places.decode
   void place_prompt(Places& places, bool streamed) const;
   double weigh(const Places& places, uint64_t ahead_bytes) const;
+  uint32_t prompt_depth() const { return (typical_.prompt - prompt_step_) / 2; }  // of its middle step
   double free_vram(bool far) const;
   std::vector<uint32_t> near_choices(const Places& places) const;
   bool kv_is_pinned() const;

@@ -136,6 +136,7 @@ class Arrangement {
     const auto decodes = [this](size_t i) { return decode_[i] > 0; };
     const uint32_t near = std::min(plan_.numerics.near_pages, plan_.movement.pages_per_sequence);
     d.kv_pages = 2 * kv_layers(accelerator_site) * r_.sequences * near;
+    if (plan_.numerics.has_far_pages()) d.kv_pages += 4 * staged_pages;
     d.kv_kept_pages = d.kv_pages;
     d.scratch_bytes = accelerator().scratch_bytes;
     uint64_t left = d.budget;

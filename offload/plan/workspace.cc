@@ -123,7 +123,7 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, uint32_t pages_per
   take_token_tables(c, g, shape, few_tokens, few_tokens, out.few);
   c.take(out.few.best, best);
   c.take(out.few.recent, best * most_recent);
-  c.take(out.pages, s * g.n_layers * 2 * pages_per_sequence);
+  c.take(out.pages, s * g.n_layers * 2 * pages_per_sequence + (shape.far_pages ? 4 * staged_pages : 0));
   out.mirrored = base;
   out.mirrored_bytes = c.here();
   take_token_tables(c, g, shape, n, r, out.all);

@@ -76,6 +76,9 @@ struct TokenTables {
   int32_t* recent = nullptr;               // B x most_recent
 };
 
+// Pages of a layer and kind that pass from the host through an accelerator's memory at once, in prompts.
+inline constexpr uint32_t staged_pages = 16;
+
 // In host memory that all sites reach.
 struct StepTables {
   TokenTables all;
@@ -83,8 +86,8 @@ struct StepTables {
   // `mirrored` to their own memory, where kernels find them, and the pointer tables of pages, sooner than here.
   TokenTables few;
   std::byte* mirrored = nullptr;
-  uint64_t mirrored_bytes = 0;       // a multiple of 64
-  std::byte** pages = nullptr;       // S x L x 2 x pages_per_sequence: the KV store's pointer tables
+  uint64_t mirrored_bytes = 0;  // a multiple of 64
+  std::byte** pages = nullptr;  // S x L x 2 x pages_per_sequence, 2 x 2 x staged_pages: the KV store's pointer tables
   std::byte* embed_slots = nullptr;  // N x embed_slot: gathered rows, as read
   uint64_t embed_slot = 0;
   // Results

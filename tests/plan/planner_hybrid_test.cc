@@ -123,7 +123,8 @@ void check_kv(const Graph& g, const PlanRequest& r, const Plan& p) {
     const plan::Holding& h = p.movement.sites[site];
     const auto here = std::count(at.begin(), at.end(), site);
     const uint64_t per_sequence = site != host_site ? here * near : here * pages + there * (pages - near);
-    const uint64_t whole = 2 * r.sequences * per_sequence;
+    const uint64_t staged = site != host_site && near < pages ? 4 * plan::staged_pages : 0;
+    const uint64_t whole = 2 * r.sequences * per_sequence + staged;
     CHECK(h.kv_pages <= whole);
     CHECK((h.kv_group_pages == 0) == (h.kv_pages == whole));
     if (site != host_site) CHECK(h.kv_pages == whole);

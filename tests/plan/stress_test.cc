@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -49,8 +50,9 @@ struct Counts {
 // One plan, and random work under it.
 class Course {
  public:
-  Course(const TinyModel& model, const PlanRigOptions& options, const Texts& texts, uint64_t seed, Counts& counts)
-      : rig_(model, options), texts_(texts), random_(seed), counts_(counts) {
+  Course(const TinyModel& model, const PlanRigOptions& options, const Texts& texts, uint64_t seed, Counts& counts,
+         std::optional<bool> all_prompts)
+      : rig_(model, options), texts_(texts), all_prompts_(all_prompts), random_(seed), counts_(counts) {
     rig_.store.set_fault([this](uint64_t, const IoRequest& r) { return strikes(r); });
   }
   ~Course() {
@@ -128,7 +130,7 @@ class Course {
       room -= n;
     }
     if (parts.empty()) return;
-    batch.prompt = rig_.options.placed && upto(3) == 0;
+    batch.prompt = all_prompts_.value_or(rig_.options.placed && upto(3) == 0);
     if (upto(4) == 0) fail_after_ = upto(30);
     if (rig_.up != nullptr && upto(4) == 0) rig_.up->fail_copy(1 + upto(12));
     if (upto(16) == 0) damage_writes_ = true;
@@ -181,6 +183,7 @@ class Course {
 
   PlanRig rig_;
   const Texts& texts_;
+  const std::optional<bool> all_prompts_;  // or some of each
   std::mt19937_64 random_;
   Counts& counts_;
   std::vector<Held> held_;
@@ -188,7 +191,8 @@ class Course {
   std::atomic<bool> damage_writes_{false};
 };
 
-// All attention at the accelerator, but for the pages that are far: another Numerics, and other bits.
+// All attention at the accelerator, but for the pages that are far: another Numerics, and other bits where tokens are
+// decoded. Prompts have those of attention at one place.
 bool is_attention(size_t op) { return op % 4 == 2; }
 void divide_attention(PlanRigOptions& o) {
   const auto placed = o.placed;
@@ -240,7 +244,9 @@ TEST_CASE("stress: random placements, budgets, sequences, faults, damage and can
     INFO("SLUICE_STRESS_SEED=", seed);
     std::mt19937_64 random(seed);
     const PlanRigOptions options = random_options(random);
-    Course course(model, options, options.near_pages == near_pages ? divided : whole, seed, counts);
+    std::optional<bool> prompts;
+    if (options.near_pages == near_pages) prompts = random() % 2 == 0;
+    Course course(model, options, prompts.value_or(true) ? whole : divided, seed, counts, prompts);
     for (int i = 0; i < 150 && Clock::now() < end; ++i) course.act();
   }
   MESSAGE(seed << " plans, " << counts.steps << " steps, " << counts.failed << " failed, " << counts.cancelled

@@ -69,7 +69,8 @@ void place(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
   if (layers > 0 && o.near_pages < m.pages_per_sequence) p.numerics.near_pages = o.near_pages;
   p.workspace.far_pages = p.numerics.has_far_pages();
   const uint32_t near = std::min(p.numerics.near_pages, m.pages_per_sequence);
-  site.kv_pages = site.kv_kept_pages = static_cast<uint32_t>(2 * layers * p.workspace.sequences * near);
+  const uint32_t staged = p.numerics.has_far_pages() ? 4 * plan::staged_pages : 0;
+  site.kv_pages = site.kv_kept_pages = static_cast<uint32_t>(2 * layers * p.workspace.sequences * near + staged);
   host.staging_bytes += 4 * largest;  // what passes from disk to the accelerator
 }
 
