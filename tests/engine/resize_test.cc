@@ -1,7 +1,9 @@
 // Engine::resize: other budgets while sessions live, with the same tokens and logits as without.
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <random>
+#include <thread>
 
 #include "engine/session.h"
 #include "engine/system.h"
@@ -197,6 +199,45 @@ TEST_CASE("resize: 0 is what is affordable") {
   REQUIRE(engine->resize(0, unchanged).ok());
   CHECK(engine->memory().ram_budget > plenty);  // of any machine that builds this
   CHECK(is_whole(*engine));
+}
+
+TEST_CASE("resize: threads generate and ask for reports meanwhile") {
+  const EngineOptions options = tiny("llama_gqa_tied");
+  const uint64_t least = least_of(options);
+  const auto speak = [](Session& session) {
+    GenerateOptions o;
+    o.max_tokens = 40;
+    o.ignore_end = true;
+    o.sampling.seed = 3;
+    return must(session.generate(std::vector<int32_t>{1, 5, 9}, o, {})).tokens;
+  };
+  const auto reference = open(options);
+  const auto want = speak(*must(reference->new_session()));
+
+  const auto engine = open(options);
+  std::atomic<int> speaking{2}, wrong{0};
+  const auto talk = [&] {
+    for (int i = 0; i < 6; ++i) wrong += speak(*must(engine->new_session())) != want;
+    --speaking;
+  };
+  const auto report = [&] {
+    while (speaking > 0) {
+      const PlanReport plan = engine->plan_report();
+      uint64_t given = 0;
+      for (const auto& item : plan.memory) given += item.second;
+      wrong += given > plan.ram_budget;
+      wrong += engine->memory().ram_peak > plenty;
+      wrong += engine->tiers().empty();
+    }
+  };
+  std::thread first(talk), second(talk), third(report);
+  int resized = 0;
+  for (; speaking > 0 || resized < 8; ++resized) {
+    REQUIRE(engine->resize(resized % 2 == 0 ? least : plenty, unchanged).ok());
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // a mutex is not fair
+  }
+  first.join(), second.join(), third.join();
+  CHECK(wrong == 0);
 }
 
 TEST_SUITE_BEGIN("exactness");
