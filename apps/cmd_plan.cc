@@ -73,6 +73,7 @@ void add_devices(std::string& list, const std::string& devices) {
 Whereabouts whereabouts(const LayerReport& layer) {
   Whereabouts w;
   w.kv = layer.kv_device;
+  if (layer.kv_near != 0) w.kv += " to " + std::to_string(layer.kv_near) + ", then cpu";
   for (const PlacementReport& p : layer.tensors) {
     add_devices(name_in_layer(p.tensor).starts_with("ffn") ? w.ffn : w.attention, devices_of(p, p.device, p.split));
     add_devices(w.prompts, devices_of(p, p.prompt_device, p.prompt_split));

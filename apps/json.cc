@@ -56,11 +56,8 @@ Json placement(const PlacementReport& p) {
 Json layer(const LayerReport& l) {
   Json tensors = Json::array();
   for (const PlacementReport& p : l.tensors) tensors.push_back(placement(p));
-  return {{"name", l.name},
-          {"tensors", std::move(tensors)},
-          {"kv_device", l.kv_device},
-          {"held", l.held},
-          {"decode_ms", l.decode_ms}};
+  return {{"name", l.name}, {"tensors", std::move(tensors)}, {"kv_device", l.kv_device},
+          {"held", l.held}, {"decode_ms", l.decode_ms},      {"kv_near", l.kv_near}};
 }
 
 Json sizes(const std::vector<std::pair<std::string, uint64_t>>& pairs, const char* key) {

@@ -62,6 +62,10 @@ struct CostOf {
     const uint64_t kv = 2 * pages * c.page_tokens * c.n_kv_heads * c.head_dim * kv_bytes(c.type);
     return {kv + 8ull * c.n_tokens * c.n_heads * c.head_dim, 4 * cells * c.n_heads * c.head_dim};
   }
+  Cost operator()(const MergeStatesCall& c) const {
+    const uint64_t values = uint64_t{c.n_rows} * c.head_dim;
+    return {values * 12 + c.n_rows * 16ull, values * 4};
+  }
   Cost operator()(const GatedActCall& c) const {
     const uint64_t values = uint64_t{c.n_rows} * c.cols;
     return {values * 12, values * 8};
@@ -93,6 +97,7 @@ struct NameOf {
   std::string_view operator()(const RopeCall&) const { return "rope"; }
   std::string_view operator()(const KvAppendCall&) const { return "kv_append"; }
   std::string_view operator()(const AttentionCall&) const { return "attention"; }
+  std::string_view operator()(const MergeStatesCall&) const { return "merge_states"; }
   std::string_view operator()(const GatedActCall&) const { return "gated_act"; }
   std::string_view operator()(const SoftcapCall&) const { return "softcap"; }
   std::string_view operator()(const CopyRowsCall&) const { return "copy_rows"; }

@@ -159,6 +159,16 @@ struct AttentionCall {
   uint32_t most_pages = 0;
 };
 
+// out = (O_a + O_b) / (l_a + l_b), each scaled to the larger m: attention over some of a query's pages put together
+// with that over the others, which two devices did at once. With the bits of the one where the other saw nothing; a
+// query of which neither saw anything gives zeros.
+struct MergeStatesCall {
+  const float* a;  // n_rows x (head_dim + 2): m, l, O, as in AttentionCall::state
+  const float* b;
+  uint32_t n_rows, head_dim;  // a row: a head of a token
+  float* out;                 // n_rows x head_dim
+};
+
 enum class Activation : uint8_t { silu, gelu_tanh };
 
 // out = activation(gate) * up, element by element; out may be gate.
@@ -240,9 +250,9 @@ struct BestLogitsCall {
   return changed < -most ? -most : changed > most ? most : changed;
 }
 
-using KernelCall =
-    std::variant<GatherRowsCall, RmsNormCall, QuantizeCall, MatmulCall, RopeTableCall, RopeCall, KvAppendCall,
-                 AttentionCall, GatedActCall, SoftcapCall, CopyRowsCall, RouteCall, MergeCall, BestLogitsCall>;
+using KernelCall = std::variant<GatherRowsCall, RmsNormCall, QuantizeCall, MatmulCall, RopeTableCall, RopeCall,
+                                KvAppendCall, AttentionCall, MergeStatesCall, GatedActCall, SoftcapCall, CopyRowsCall,
+                                RouteCall, MergeCall, BestLogitsCall>;
 
 // What a call must at least read and write, and the operations it does: each input once, each output
 // once. The profiler and the cost model count with these.

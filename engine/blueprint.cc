@@ -76,7 +76,8 @@ std::vector<plan::NamedBytes> fixed_memory(const EngineOptions& o, const Model& 
 void take_turns_with_gpus(Blueprint& b) {
   if (b.gpus.empty()) return;
   if (b.options.threads == 0) b.cpu.n_threads = threads_beside_gpus(b.cpu.n_threads);
-  if (!plan::hand_overs(b.model.graph, b.plan.numerics.decode).empty()) b.cpu.patience_us = 2000;
+  const bool far = b.plan.numerics.has_far_pages();
+  if (!plan::hand_overs(b.model.graph, b.plan.numerics.decode, far).empty()) b.cpu.patience_us = 2000;
 }
 
 // What else than our kernels computes at each site. Of a machine that a file describes it is not known.

@@ -83,8 +83,12 @@ std::vector<LayerReport> report_layers(const Graph& g, const plan::Plan& plan) {
       layer.tensors.push_back(place(g, plan, id, i));
       add_held(g, plan, id, layer.held);
     }
-    if (const auto* attention = std::get_if<AttentionOp>(&g.ops[i]))
-      layer.kv_device = plan.numerics.sites[plan.numerics.kv_site[attention->layer]];
+    if (const auto* attention = std::get_if<AttentionOp>(&g.ops[i])) {
+      const uint8_t site = plan.numerics.kv_site[attention->layer];
+      layer.kv_device = plan.numerics.sites[site];
+      if (site != plan::host_site && plan.numerics.has_far_pages())
+        layer.kv_near = plan.numerics.near_pages * plan.numerics.page_tokens;
+    }
     if (i < plan.prediction.op_s.size()) layer.decode_ms += plan.prediction.op_s[i] * 1e3;
   }
   return layers;
@@ -135,7 +139,7 @@ PlanReport report_plan(const Blueprint& b) {
   report.layers = report_layers(g, plan);
   for (size_t i = 0; i < plan.host().resident.size(); ++i)
     if (plan.host().resident[i]) report.resident_bytes += plan.movement.weights.blocks[i].bytes;
-  const plan::Traffic traffic = plan::traffic(g, plan, false);
+  const plan::Traffic traffic = plan::traffic(g, plan, false, plan.prediction.decode_depth);
   report.disk_bytes_per_token = traffic.disk_bytes;
   report.hand_overs_per_token = traffic.hand_overs;
   report.devices = report_devices(b, traffic);

@@ -14,6 +14,7 @@ void rope_table(const RopeTableCall& call, Share share);
 void rope(const RopeCall& call, Share share);
 void kv_append(const KvAppendCall& call, Share share);
 void attention(const AttentionCall& call, Share share);
+void merge_states(const MergeStatesCall& call, Share share);
 void gated_act(const GatedActCall& call, Share share);
 void softcap(const SoftcapCall& call, Share share);
 void copy_rows(const CopyRowsCall& call, Share share);

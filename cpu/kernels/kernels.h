@@ -61,6 +61,7 @@ struct KernelTable {
   void (*rope)(const RopeCall&, Share);
   void (*kv_append)(const KvAppendCall&, Share);
   void (*attention)(const AttentionCall&, Share);
+  void (*merge_states)(const MergeStatesCall&, Share);
   void (*gated_act)(const GatedActCall&, Share);
   void (*softcap)(const SoftcapCall&, Share);
   void (*copy_rows)(const CopyRowsCall&, Share);
@@ -84,6 +85,7 @@ inline void run(const KernelTable& table, const KernelCall& call, Share share) {
     void operator()(const RopeCall& c) const { t.rope(c, s); }
     void operator()(const KvAppendCall& c) const { t.kv_append(c, s); }
     void operator()(const AttentionCall& c) const { t.attention(c, s); }
+    void operator()(const MergeStatesCall& c) const { t.merge_states(c, s); }
     void operator()(const GatedActCall& c) const { t.gated_act(c, s); }
     void operator()(const SoftcapCall& c) const { t.softcap(c, s); }
     void operator()(const CopyRowsCall& c) const { t.copy_rows(c, s); }

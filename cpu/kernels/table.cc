@@ -16,6 +16,7 @@ const KernelTable& table() {
       .rope = rope,
       .kv_append = kv_append,
       .attention = attention,
+      .merge_states = merge_states,
       .gated_act = gated_act,
       .softcap = softcap,
       .copy_rows = copy_rows,

@@ -99,6 +99,7 @@ Status run(cudaStream_t stream, const RopeTableCall& call, const KernelContext& 
 Status run(cudaStream_t stream, const RopeCall& call, const KernelContext& context);
 Status run(cudaStream_t stream, const KvAppendCall& call, const KernelContext& context);
 Status run(cudaStream_t stream, const AttentionCall& call, const KernelContext& context);
+Status run(cudaStream_t stream, const MergeStatesCall& call, const KernelContext& context);
 Status run(cudaStream_t stream, const GatedActCall& call, const KernelContext& context);
 Status run(cudaStream_t stream, const SoftcapCall& call, const KernelContext& context);
 Status run(cudaStream_t stream, const CopyRowsCall& call, const KernelContext& context);

@@ -45,6 +45,7 @@ struct LayerReport {
   std::string kv_device;            // whose memory holds its KV; empty where it has none
   std::vector<uint64_t> held = {};  // bytes of its weights, by device of PlanReport::devices
   double decode_ms = 0;             // predicted, of one token: kernels and hand-overs
+  uint32_t kv_near = 0;             // of a session: tokens whose KV is there, those behind with the CPU; 0: all there
 };
 
 struct MachineReport {

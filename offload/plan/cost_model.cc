@@ -57,6 +57,7 @@ class OpModel {
     if (ffn != nullptr) cost_.beside_rows_s = 2 * call_us() * 1e-6;  // the norm, the activation
     if (layer_ != nullptr) add_layer(op, *layer_);
     else add_unmeasured(op);
+    if (std::holds_alternative<AttentionOp>(op)) cost_.divisible_s = cost_.kernels_s;
     return cost_;
   }
 
@@ -83,7 +84,9 @@ class OpModel {
   bool is_recorded() const {
     const Placement& decode = plan_.numerics.decode;
     const uint8_t site = decode.op_site.front();
-    return n_ == 1 && site != host_site && decode.is_all_at(site) && streamed_blocks(g_, plan_, false, site).empty();
+    const bool all_near = plan_.numerics.near_share(depth_, n_) == 1;
+    return n_ == 1 && all_near && site != host_site && decode.is_all_at(site) &&
+           streamed_blocks(g_, plan_, false, site).empty();
   }
 
   double call_us() const { return recorded_ ? d_.recorded_us : d_.call_us; }
@@ -196,7 +199,8 @@ double spilled_kv_bytes(const Plan& plan, uint32_t depth) {
   if (host.kv_group_pages == 0) return 0;
   const std::vector<uint8_t>& at = plan.numerics.kv_site;
   const auto layers = static_cast<double>(std::count(at.begin(), at.end(), host_site));
-  const double pages = 2.0 * layers * (depth / plan.numerics.page_tokens);
+  const uint32_t held = depth / plan.numerics.page_tokens, far = held - std::min(held, plan.numerics.near_pages);
+  const double pages = 2.0 * (layers * held + (static_cast<double>(at.size()) - layers) * far);
   return std::max(0.0, pages - host.kv_kept_pages) * static_cast<double>(plan.movement.page_slot_bytes);
 }
 
@@ -325,9 +329,10 @@ std::vector<OpCost> placed_ops(const Graph& g, const Machine& machine, const Pla
   for (uint8_t site = 0; site < plan.numerics.sites.size(); ++site)
     at.push_back(op_costs(g, machine, plan, site, n_tokens, depth));
   std::vector<OpCost> ops;
-  for (size_t i = 0; i < g.ops.size(); ++i) ops.push_back(placed_cost(g, placement, i, at));
+  const double near_share = plan.numerics.near_share(depth, n_tokens);
+  for (size_t i = 0; i < g.ops.size(); ++i) ops.push_back(placed_cost(g, placement, i, at, near_share));
   if (at.size() == 1) return ops;
-  add_hand_overs(g, placement, lane, n_tokens, ops);
+  add_hand_overs(g, placement, lane, n_tokens, near_share < 1, ops);
   for (uint8_t site = 1; site < at.size(); ++site)
     for (const uint32_t block : streamed_blocks(g, plan, prompt, site)) {
       const WeightBlock& b = plan.movement.weights.blocks[block];
@@ -364,8 +369,11 @@ OpCost split_cost(const OpCost& home, const OpCost& other, double share) {
   return cost;
 }
 
-OpCost placed_cost(const Graph& graph, const Placement& placement, size_t op, std::span<const std::vector<OpCost>> at) {
+OpCost placed_cost(const Graph& graph, const Placement& placement, size_t op, std::span<const std::vector<OpCost>> at,
+                   double near_share) {
   const OpCost& home = at[placement.op_site[op]][op];
+  if (near_share < 1 && home.site != host_site && std::holds_alternative<AttentionOp>(graph.ops[op]))
+    return split_cost(home, at[host_site][op], near_share);
   const Split split = placement.split(op);
   if (split.row == 0) return home;
   return split_cost(home, at[split.site][op], split.row / static_cast<double>(divided_rows(graph, op)));
@@ -403,13 +411,13 @@ LinkLane link_lane(const Machine& machine, const std::string& device) {
 
 // Values go one by one, and are waited for once. Logits that an accelerator computes come to the host, as if all were
 // wanted.
-void add_hand_overs(const Graph& graph, const Placement& placement, const LinkLane& lane, uint32_t n_tokens,
+void add_hand_overs(const Graph& graph, const Placement& placement, const LinkLane& lane, uint32_t n_tokens, bool far,
                     std::vector<OpCost>& ops) {
   const auto seconds = [&](uint8_t to, double floats) {
     return lane.call_s + floats * sizeof(float) / (to == host_site ? lane.down_bytes_s : lane.up_bytes_s);
   };
   std::pair<uint32_t, uint8_t> last = {UINT32_MAX, host_site};
-  for (const HandOver& h : hand_overs(graph, placement)) {
+  for (const HandOver& h : hand_overs(graph, placement, far)) {
     if (std::exchange(last, {h.op, h.to}) != std::pair(h.op, h.to)) ops[h.op].hand_over_s += lane.latency_s;
     ops[h.op].hand_over_s += seconds(h.to, static_cast<double>(n_tokens) * h.width);
   }

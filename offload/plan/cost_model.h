@@ -53,7 +53,7 @@ struct OpCost {
   double memory_s = 0;     // of kernels_s: bound by memory
   double hand_over_s = 0;  // of what it reads from other sites, or gathers from them
   double link_bytes = 0;   // of its weights, that come from the host
-  // Of kernels_s: products whose rows can be divided; and what each site does for its rows beside.
+  // Of kernels_s: products whose rows, or attention whose cells can be divided; and what each site does beside.
   double divisible_s = 0, beside_rows_s = 0;
   // Of an op that is split: rows at both sites at once, before kernels_s.
   double host_rows_s = 0, device_rows_s = 0;
@@ -62,8 +62,10 @@ struct OpCost {
 // An op at the site of `home`, which has `share` of the rows that can be divided; the site of `other` has the rest.
 OpCost split_cost(const OpCost& home, const OpCost& other, double share);
 
-// An op as it is placed; `at`: by site, by op what op_costs() says.
-OpCost placed_cost(const Graph& graph, const Placement& placement, size_t op, std::span<const std::vector<OpCost>> at);
+// An op as it is placed; `at`: by site, by op what op_costs() says; near_share: of the cells that accelerators attend
+// to (Numerics::near_share).
+OpCost placed_cost(const Graph& graph, const Placement& placement, size_t op, std::span<const std::vector<OpCost>> at,
+                   double near_share);
 
 // Seconds of the kernels of each op at a site; `plan` gives numerics and weights.
 std::vector<OpCost> op_costs(const Graph& graph, const Machine& machine, const Plan& plan, uint8_t site,
@@ -79,7 +81,7 @@ struct LinkLane {
 };
 LinkLane link_lane(const Machine& machine, const std::string& device);
 
-void add_hand_overs(const Graph& graph, const Placement& placement, const LinkLane& lane, uint32_t n_tokens,
+void add_hand_overs(const Graph& graph, const Placement& placement, const LinkLane& lane, uint32_t n_tokens, bool far,
                     std::vector<OpCost>& ops);
 
 // A pass over the ops after another one like it.

@@ -199,78 +199,122 @@ Status Executor::emit(const AttentionInOp& op) {
   return {};
 }
 
-// A span as kernels see it.
-KvSpan Executor::span(SequenceId id, uint32_t layer, uint32_t first, uint32_t n) {
-  KvSpan span = kv_.span(id, layer, first, n);
-  const auto seen = [this](std::byte* const* pages) {
-    return reinterpret_cast<std::byte* const*>(reinterpret_cast<uintptr_t>(pages) +
-                                               static_cast<uintptr_t>(at().pages_by));
+// Of those that the step sees, which lie with the current site.
+Executor::Pages Executor::pages_here(uint32_t layer) const {
+  const uint32_t home = plan_.numerics.kv_site[layer];
+  const uint32_t near = home == host_site ? n_pages_ : std::min(n_pages_, plan_.numerics.near_pages);
+  return site_ == home ? Pages{0, near} : Pages{near, n_pages_};
+}
+
+// A span as kernels see it, of what the sequence has of the pages.
+KvSpan Executor::span(SequenceId id, uint32_t layer, Pages pages) {
+  KvSpan span = kv_.span(id, layer, pages.begin, pages.empty() ? 0 : pages.end - pages.begin);
+  const auto seen = [this](std::byte* const* p) {
+    return reinterpret_cast<std::byte* const*>(reinterpret_cast<uintptr_t>(p) + static_cast<uintptr_t>(at().pages_by));
   };
   span.k_pages = seen(span.k_pages);
   span.v_pages = seen(span.v_pages);
   return span;
 }
 
+uint64_t Executor::spans_at(uint32_t layer, uint32_t parity) const {
+  const uint64_t sets = plan_.workspace.far_pages ? 4 : 2, set = (is_far(layer) ? 2 : 0) + parity;
+  return (layer * sets + set) * plan_.workspace.sequences;
+}
+
 // Pages for the new tokens, which are the last ones of their sequences and always in memory. Two sets of spans are used
 // in turn: kv_append reads the first one, attention begins with the other.
-Status Executor::make_spans(const AttentionOp& op) {
-  const uint64_t spans_at = uint64_t{op.layer} * 2 * plan_.workspace.sequences;
+Status Executor::make_spans(uint32_t layer) {
+  const Pages here = pages_here(layer);
   for (uint32_t s = 0; s < sequences_.size(); ++s) {
     const StepSequence& sequence = sequences_[s];
-    SLUICE_RETURN_IF_ERROR(kv_.make_room(sequence.id, op.layer));
+    SLUICE_RETURN_IF_ERROR(kv_.make_room(sequence.id, layer));
     const uint32_t first = sequence.before / plan_.numerics.page_tokens;
-    at().written.spans[spans_at + s] = span(sequence.id, op.layer, first, kv_.n_pages(sequence.id) - first);
+    at().written.spans[spans_at(layer, 0) + s] = span(sequence.id, layer, {std::max(first, here.begin), here.end});
   }
-  if (mirrored_) write_spans(op.layer, 1, 0, n_pages_);
+  if (mirrored_) write_spans(layer, 1, here);
   return {};
 }
 
-void Executor::write_spans(uint32_t layer, uint32_t parity, uint32_t first, uint32_t n) {
-  const uint64_t spans_at = (uint64_t{layer} * 2 + parity) * plan_.workspace.sequences;
+void Executor::write_spans(uint32_t layer, uint32_t parity, Pages pages) {
   for (uint32_t s = 0; s < sequences_.size(); ++s)
-    at().written.spans[spans_at + s] = span(sequences_[s].id, layer, first, n);
+    at().written.spans[spans_at(layer, parity) + s] = span(sequences_[s].id, layer, pages);
+}
+
+// Whether some new token goes to a page that lies here.
+bool Executor::appends_here(uint32_t layer) const {
+  const Pages here = pages_here(layer);
+  return std::any_of(sequences_.begin(), sequences_.end(), [&](const StepSequence& s) {
+    return std::max(s.before / plan_.numerics.page_tokens, here.begin) < std::min(kv_.n_pages(s.id), here.end);
+  });
 }
 
 Status Executor::emit(const AttentionOp& op) {
   bring({queries, keys, values});
-  if (!mirrored_) SLUICE_RETURN_IF_ERROR(make_spans(op));
-  launch(KvAppendCall{ws().k, ws().v, at().seen.slots,
-                      at().seen.spans + uint64_t{op.layer} * 2 * plan_.workspace.sequences, n_tokens_, g_.n_kv_heads,
-                      g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type});
-  const uint32_t group = plan_.movement.sites[site_].kv_group_pages;
-  const bool spilled = std::any_of(sequences_.begin(), sequences_.end(),
-                                   [&](const StepSequence& s) { return kv_.any_spilled(s.id, op.layer); });
-  group_done_ = {};
-  if (spilled) group_done_[0] = queue().signal();  // until then kv_append uses the first set of spans
-  const uint32_t step = spilled ? group : n_pages_;
-  for (uint32_t first = 0; first < n_pages_; first += step)
-    SLUICE_RETURN_IF_ERROR(attend(op, first, step, first == 0, first + step >= n_pages_));
+  SLUICE_RETURN_IF_ERROR(site_ != host_site && far() ? attend_at_both(op) : attend_here(op));
   made(attended);
-  if (group != 0) {
-    const Event after = queue().signal();
-    for (const StepSequence& s : sequences_) kv_.settle(s.id, op.layer, after);
-  }
   return {};
 }
 
-// Attention over pages [first, first + n) of the layer.
-Status Executor::attend(const AttentionOp& op, uint32_t first, uint32_t n, bool start, bool finish) {
-  const uint32_t parity = (first / n + 1) % 2;
+// The host's part first, as of an FFN that is split.
+Status Executor::attend_at_both(const AttentionOp& op) {
+  const uint32_t home = site_;
+  site_ = host_site;
+  bring({queries, keys, values});
+  SLUICE_RETURN_IF_ERROR(attend_here(op));
+  queue().signal();  // so that it does begin
+  site_ = home;
+  SLUICE_RETURN_IF_ERROR(attend_here(op));
+  const uint32_t width = g_.n_heads * (g_.head_dim + 2);
+  const Columns found{&Workspace::far_state, 0, width, width};
+  send({&found, 1}, host_site, home);
+  launch(MergeStatesCall{ws().state, ws().far_state, n_tokens_ * g_.n_heads, g_.head_dim, ws().attended});
+  return {};
+}
+
+// Over the pages that lie with the current site: all, or a part that is not finished.
+Status Executor::attend_here(const AttentionOp& op) {
+  if (!mirrored_) SLUICE_RETURN_IF_ERROR(make_spans(op.layer));
+  if (appends_here(op.layer))
+    launch(KvAppendCall{ws().k, ws().v, at().seen.slots, at().seen.spans + spans_at(op.layer, 0), n_tokens_,
+                        g_.n_kv_heads, g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type});
+  const Pages here = pages_here(op.layer);
+  const uint32_t group = plan_.movement.sites[site_].kv_group_pages;
+  const bool spilled = group != 0 && std::any_of(sequences_.begin(), sequences_.end(), [&](const StepSequence& s) {
+                         return kv_.any_spilled(s.id, op.layer);
+                       });
+  group_done_ = {};
+  if (spilled) group_done_[0] = queue().signal();  // until then kv_append uses the first set of spans
+  const uint32_t step = spilled ? group : here.end - here.begin;
+  const bool whole = here.end - here.begin == n_pages_;
+  uint32_t parity = 1;
+  for (uint32_t first = here.begin; first < here.end; first += step, parity = 1 - parity)
+    SLUICE_RETURN_IF_ERROR(attend(op, {first, std::min(first + step, here.end)}, parity, first == here.begin,
+                                  whole && first + step >= here.end));
+  if (group == 0) return {};
+  const Event after = queue().signal();
+  for (const StepSequence& s : sequences_) kv_.settle(s.id, op.layer, after);
+  return {};
+}
+
+// Attention over some pages of the layer.
+Status Executor::attend(const AttentionOp& op, Pages pages, uint32_t parity, bool start, bool finish) {
+  const uint32_t n = pages.end - pages.begin;
   SLUICE_RETURN_IF_ERROR(group_done_[parity].wait());
   ready_.clear();
-  for (const StepSequence& s : sequences_) SLUICE_RETURN_IF_ERROR(kv_.bring(s.id, op.layer, first, n, ready_));
-  if (!mirrored_) write_spans(op.layer, parity, first, n);
+  for (const StepSequence& s : sequences_) SLUICE_RETURN_IF_ERROR(kv_.bring(s.id, op.layer, pages.begin, n, ready_));
+  if (!mirrored_) write_spans(op.layer, parity, pages);
   for (const Event& event : ready_) queue().wait(event);
-  const uint64_t spans_at = (uint64_t{op.layer} * 2 + parity) * plan_.workspace.sequences;
-  launch(AttentionCall{ws().q, at().seen.slots, at().seen.spans + spans_at, n_tokens_, g_.n_heads, g_.n_kv_heads,
-                       g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale, op.softcap, op.window,
-                       tree_, start, finish, ws().state, ws().attended, batch_->prompt,
-                       site_ == host_site ? 0 : most_pages_});
+  launch(AttentionCall{ws().q, at().seen.slots, at().seen.spans + spans_at(op.layer, parity), n_tokens_, g_.n_heads,
+                       g_.n_kv_heads, g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type, op.scale,
+                       op.softcap, op.window, tree_, start, finish, is_far(op.layer) ? ws().far_state : ws().state,
+                       ws().attended, batch_->prompt,
+                       site_ == host_site ? 0 : std::min(most_pages_, plan_.numerics.near_pages)});
   at().acts_of = nullptr;
   if (start && finish) return {};
   const Event after = queue().signal();
   group_done_[parity] = after;
-  for (const StepSequence& s : sequences_) kv_.release(s.id, op.layer, first, n, after);
+  for (const StepSequence& s : sequences_) kv_.release(s.id, op.layer, pages.begin, n, after);
   return {};
 }
 

@@ -220,14 +220,14 @@ bool Executor::recordable() const {
   if (!batch_->tap_layers.empty() || experts_ != nullptr) return false;
   const Placement& decode = plan_.numerics.decode;
   const uint8_t site = decode.op_site.front();
-  return decode.is_all_at(site) && sites_[site].queue().can_record() && !sites_[site].weights->streams(false);
+  return decode.is_all_at(site) && !far() && sites_[site].queue().can_record() && !sites_[site].weights->streams(false);
 }
 
 // One recording serves lengths up to a fourth or so apart.
 uint32_t Executor::recorded_pages() const {
   uint32_t pages = 8;
   while (pages < n_pages_) pages += std::max(2u, std::bit_floor(pages) / 4);
-  return pages;
+  return std::min(pages, plan_.numerics.near_pages);
 }
 
 // What calls depend on but for what tables hold.
@@ -259,7 +259,12 @@ Status Executor::make_tables(const Placement& placement) {
   if (!mirrored_) return {};
   for (size_t i = 0; i < g_.ops.size(); ++i) {
     site_ = placement.op_site[i];
-    if (const auto* attention = std::get_if<AttentionOp>(&g_.ops[i])) SLUICE_RETURN_IF_ERROR(make_spans(*attention));
+    const auto* attention = std::get_if<AttentionOp>(&g_.ops[i]);
+    if (attention == nullptr) continue;
+    SLUICE_RETURN_IF_ERROR(make_spans(attention->layer));
+    if (site_ == host_site || !far()) continue;
+    site_ = host_site;
+    SLUICE_RETURN_IF_ERROR(make_spans(attention->layer));
   }
   return {};
 }

@@ -10,7 +10,8 @@
 // site that computed it; where the next op that reads it is at another one, it is handed over: the accelerator
 // of the two reads it from, or writes it to, the host's memory by a kernel on its own queue. An FFN that is split has
 // the residual stream at both of its sites, whose queues then run at once, and what one made of its rows is handed
-// over to the other.
+// over to the other. So is what the host found in pages of an accelerator's layer that lie with it
+// (Numerics::near_pages).
 //
 // Threads: step() by one thread at a time; cancel() by any.
 #pragma once
@@ -94,6 +95,11 @@ class Executor {
     float* Workspace::*at;
     uint32_t width = 0;    // of a row
     uint32_t present = 0;  // bit s: site s has it
+  };
+  // Pages of a layer and kind.
+  struct Pages {
+    uint32_t begin = 0, end = 0;
+    bool empty() const { return begin >= end; }
   };
   enum ValueId : uint32_t { residual, queries, keys, values, attended, n_values };
   // Columns of each token's row of something in a Workspace, rows apart by `stride`.
@@ -184,11 +190,18 @@ class Executor {
   Status gated(const FfnOp& op);
   Status gated_at_both(const FfnOp& op, const Split& split);
   Status find_embedding_rows(TensorId id);
-  KvSpan span(SequenceId id, uint32_t layer, uint32_t first, uint32_t n);
-  Status make_spans(const AttentionOp& op);
-  void write_spans(uint32_t layer, uint32_t parity, uint32_t first, uint32_t n);
+  bool far() const { return n_pages_ > plan_.numerics.near_pages; }
+  bool is_far(uint32_t layer) const { return site_ != plan_.numerics.kv_site[layer]; }
+  Pages pages_here(uint32_t layer) const;
+  KvSpan span(SequenceId id, uint32_t layer, Pages pages);
+  uint64_t spans_at(uint32_t layer, uint32_t parity) const;
+  Status make_spans(uint32_t layer);
+  void write_spans(uint32_t layer, uint32_t parity, Pages pages);
   Status run_ahead();
-  Status attend(const AttentionOp& op, uint32_t first_page, uint32_t n_pages, bool start, bool finish);
+  bool appends_here(uint32_t layer) const;
+  Status attend_here(const AttentionOp& op);
+  Status attend_at_both(const AttentionOp& op);
+  Status attend(const AttentionOp& op, Pages pages, uint32_t parity, bool start, bool finish);
   void tap(uint32_t layer);
   void give_out_logits();
   const float* vector(TensorId id);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <deque>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 
@@ -103,12 +104,17 @@ struct KvStore::Impl {
     while (!leaving.empty() && leaving.front().after.done()) let_go();
   }
 
-  const Pool& pool(const Layer& layer) const { return opt.pools[layer.pool]; }
-  TierId tier(const Layer& layer) const { return pool(layer).tier; }
+  // The pool of a page.
+  size_t pool_of(const Layer& layer, uint32_t index) const { return index < opt.near_pages ? layer.pool : 0; }
+  const Pool& pool(const Layer& layer, uint32_t index) const { return opt.pools[pool_of(layer, index)]; }
+  TierId tier(const Layer& layer, uint32_t index) const { return pool(layer, index).tier; }
+  bool any_may_leave(const Layer& layer) const {
+    return pool(layer, 0).group_pages != 0 || pool(layer, max_pages - 1).group_pages != 0;
+  }
 
   // Runs `attempt` until it no longer fails for want of memory, or nothing more can become free.
   template <class F>
-  Status with_room(const Layer& layer, F attempt) {
+  Status with_room(TierId tier, F attempt) {
     refused = {};
     let_go_of_ended();
     tiers.poll();
@@ -118,7 +124,7 @@ struct KvStore::Impl {
       if (!leaving.empty()) {
         let_go();
       } else {
-        const Event next = tiers.pending(tier(layer));
+        const Event next = tiers.pending(tier);
         if (next == Event() && !tiers.poll()) return refused.ok() ? status : refused;
         next.wait().ignore();
       }
@@ -127,10 +133,11 @@ struct KvStore::Impl {
   }
 
   Status create_page(Layer& layer, Kind kind) {
+    const TierId to = tier(layer, static_cast<uint32_t>(layer.pages[kind].size()));
     SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
     Page page{block, {}, false};
-    Status status = with_room(layer, [&]() -> Status {
-      SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.create(block, tier(layer)));
+    Status status = with_room(to, [&]() -> Status {
+      SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.create(block, to));
       return {};
     });
     if (!status.ok()) {
@@ -142,9 +149,14 @@ struct KvStore::Impl {
     return {};
   }
 
+  // It no longer counts among the full pages that stay.
+  void stays_no_more(const Layer& layer, Page& page, uint32_t index) {
+    if (std::exchange(page.kept, false)) --n_kept[pool_of(layer, index)];
+  }
+
   void drop_page(Layer& layer, Kind kind) {
     Page& page = layer.pages[kind].back();
-    if (page.kept) --n_kept[layer.pool];
+    stays_no_more(layer, page, static_cast<uint32_t>(layer.pages[kind].size() - 1));
     page.pin.release();
     tiers.drop(page.block);
     layer.pages[kind].pop_back();
@@ -159,9 +171,9 @@ struct KvStore::Impl {
       return {};
     }
     page.pin.release();  // of a read that failed: once more
-    SLUICE_RETURN_IF_ERROR(
-        with_room(layer, [&] { return tiers.fetch(page.block, tier(layer)); }).with_context("KV cache"));
-    SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.pin(page.block, tier(layer)));
+    const TierId to = tier(layer, index);
+    SLUICE_RETURN_IF_ERROR(with_room(to, [&] { return tiers.fetch(page.block, to); }).with_context("KV cache"));
+    SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.pin(page.block, to));
     layer.pointers[kind][index] = page.pin.data();
     ready.push_back(page.pin.ready());
     return {};
@@ -186,18 +198,15 @@ struct KvStore::Impl {
   Status make_writable(Layer& layer, Kind kind, uint32_t index) {
     SLUICE_RETURN_IF_ERROR(bring_now(layer, kind, index));
     Page& page = layer.pages[kind][index];
-    if (page.kept) {
-      page.kept = false;
-      --n_kept[layer.pool];
-    }
+    stays_no_more(layer, page, index);
     if (tiers.references(page.block) > 1) return copy_shared(layer, kind, index);
     page.pin.mark_dirty();
     return {};
   }
 
   // A whole page, within a tier. No kernel is running on it.
-  Status copy_now(const Layer& layer, std::byte* to, const std::byte* from) {
-    CopyQueue* queue = pool(layer).copies;
+  Status copy_now(const Pool& pool, std::byte* to, const std::byte* from) {
+    CopyQueue* queue = pool.copies;
     if (queue == nullptr) {
       std::memcpy(to, from, opt.page_bytes);
       return {};
@@ -214,8 +223,9 @@ struct KvStore::Impl {
   Status copy_shared(Layer& layer, Kind kind, uint32_t index) {
     SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
     tier::Pin pin;
-    Status status = with_room(layer, [&]() -> Status {
-      SLUICE_ASSIGN_OR_RETURN(pin, tiers.create(block, tier(layer)));
+    const TierId to = tier(layer, index);
+    Status status = with_room(to, [&]() -> Status {
+      SLUICE_ASSIGN_OR_RETURN(pin, tiers.create(block, to));
       return {};
     });
     if (!status.ok()) {
@@ -223,7 +233,7 @@ struct KvStore::Impl {
       return status.with_context("KV cache");
     }
     Page& page = layer.pages[kind][index];
-    status = copy_now(layer, pin.data(), page.pin.data());
+    status = copy_now(pool(layer, index), pin.data(), page.pin.data());
     if (!status.ok()) {
       pin.release();
       tiers.drop(block);
@@ -242,12 +252,13 @@ struct KvStore::Impl {
   void settle_page(Layer& layer, Kind kind, uint32_t index, const Event& after) {
     Page& page = layer.pages[kind][index];
     if (page.kept || !page.pin) return;
-    if (n_kept[layer.pool] < pool(layer).kept_pages) {
+    const size_t in = pool_of(layer, index);
+    if (n_kept[in] < opt.pools[in].kept_pages) {
       page.kept = true;
-      ++n_kept[layer.pool];
+      ++n_kept[in];
       return;
     }
-    leaving.push_back({page.block, tier(layer), std::move(page.pin), after});
+    leaving.push_back({page.block, opt.pools[in].tier, std::move(page.pin), after});
     page.pin = {};
   }
 
@@ -267,25 +278,36 @@ struct KvStore::Impl {
   }
   Status reopen(Layer& layer, Kind kind, uint32_t index) {
     SLUICE_RETURN_IF_ERROR(bring_now(layer, kind, index));
-    Page& page = layer.pages[kind][index];
-    if (page.kept) --n_kept[layer.pool];
-    page.kept = false;
+    stays_no_more(layer, layer.pages[kind][index], index);
     return {};
   }
 
-  // The values of one cell are a run of head_dim for each kv head, page_tokens runs apart.
+  // The values of one cell are a run of head_dim for each kv head, page_tokens runs apart. Cells move towards the
+  // begin, and so from the host's pool to another one, never back.
   void move_cell(Layer& layer, Kind kind, uint32_t from, uint32_t to) {
     const uint32_t per = opt.page_tokens;
     const uint64_t run = opt.page_bytes / (uint64_t{opt.n_kv_heads} * per);
     const std::byte* source = layer.pages[kind][from / per].pin.data();
     std::byte* target = layer.pages[kind][to / per].pin.data();
-    CopyQueue* queue = pool(layer).copies;
+    CopyQueue* queue = pool(layer, to / per).copies;
     for (uint64_t head = 0; head < opt.n_kv_heads; ++head) {
       std::byte* out = target + (head * per + to % per) * run;
       const std::byte* in = source + (head * per + from % per) * run;
       if (queue == nullptr) std::memcpy(out, in, run);
       else queue->copy(out, in, run);
     }
+  }
+
+  // Those that a queue moves, or those that stay in the host's memory: these wait, lest they write over what the queue
+  // still reads there.
+  void move_cells(Sequence& s, uint32_t base, const std::vector<uint32_t>& cells, bool by_queue) {
+    for (Layer& layer : s.layers)
+      for (const Kind kind : {key, value})
+        for (uint32_t i = 0; i < cells.size(); ++i) {
+          const uint32_t to = base + i;
+          if (cells[i] == to || (pool(layer, to / opt.page_tokens).copies != nullptr) != by_queue) continue;
+          move_cell(layer, kind, cells[i], to);
+        }
   }
 
   Status commit(Sequence& s, uint32_t base, const std::vector<uint32_t>& cells) {
@@ -298,12 +320,10 @@ struct KvStore::Impl {
           SLUICE_RETURN_IF_ERROR(make_writable(layer, kind, p));
       }
     // From here on nothing fails but a device that is lost: a path is moved in all layers or in none.
-    for (Layer& layer : s.layers)
-      for (const Kind kind : {key, value})
-        for (uint32_t i = 0; i < cells.size(); ++i)
-          if (cells[i] != base + i) move_cell(layer, kind, cells[i], base + i);
+    move_cells(s, base, cells, true);
     for (const Pool& p : opt.pools)
       if (p.copies != nullptr) SLUICE_RETURN_IF_ERROR(ended(*p.copies));
+    move_cells(s, base, cells, false);
     return {};
   }
 };
@@ -311,6 +331,7 @@ struct KvStore::Impl {
 KvStore::Options KvStore::options_of(const Graph& g, const Plan& plan) {
   Options options;
   options.layer_pool = plan.numerics.kv_site;
+  options.near_pages = plan.numerics.near_pages;
   options.n_kv_heads = g.n_kv_heads;
   options.page_tokens = plan.numerics.page_tokens;
   options.page_bytes = plan.numerics.page_tokens * g.kv_values() * kv_bytes(plan.numerics.kv_type);
@@ -342,7 +363,7 @@ Result<SequenceId> KvStore::fork(SequenceId id) {
         impl_->tiers.share(page.block);
         Page shared{page.block, {}, false};
         if (page.pin) {
-          auto pin = impl_->tiers.pin(page.block, impl_->tier(from->layers[l]));
+          auto pin = impl_->tiers.pin(page.block, impl_->tier(from->layers[l], p));
           if (pin.ok()) shared.pin = std::move(*pin);
         }
         to.layers[l].pointers[kind][p] = shared.pin ? shared.pin.data() : nullptr;
@@ -424,7 +445,7 @@ uint32_t KvStore::n_pages(SequenceId id) const {
 
 bool KvStore::any_spilled(SequenceId id, uint32_t layer_index) const {
   const Layer& layer = impl_->find(id)->layers[layer_index];
-  if (impl_->pool(layer).group_pages == 0) return false;
+  if (!impl_->any_may_leave(layer)) return false;
   return std::any_of(layer.pages[key].begin(), layer.pages[key].end(), [](const Page& p) { return !p.pin; }) ||
          std::any_of(layer.pages[value].begin(), layer.pages[value].end(), [](const Page& p) { return !p.pin; });
 }
@@ -451,9 +472,11 @@ void KvStore::release(SequenceId id, uint32_t layer_index, uint32_t first, uint3
   Sequence& s = *impl_->find(id);
   const uint32_t full = (s.length + s.pending) / impl_->opt.page_tokens;
   const uint32_t end = std::min(first + n, full);
-  if (impl_->pool(layer).group_pages == 0) return;  // nothing ever leaves
-  for (uint32_t p = first; p < end; ++p)
+  if (!impl_->any_may_leave(layer)) return;
+  for (uint32_t p = first; p < end; ++p) {
+    if (impl_->pool(layer, p).group_pages == 0) continue;  // nothing ever leaves
     for (const Kind kind : {key, value}) impl_->settle_page(layer, kind, p, after);
+  }
 }
 
 void KvStore::settle(SequenceId id, uint32_t layer_index, const Event& after) {

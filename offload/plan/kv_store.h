@@ -1,11 +1,11 @@
 // KvStore: sequences and their KV pages, as blocks of a TierManager.
 //
-// The pages of a layer lie in the memory of the site that attends to it; a site's memory for pages is a pool.
-// A page holds page_tokens tokens of one layer and kind (K or V). A sequence that is forked shares its
-// pages; a shared page is copied before it is written. Full pages beyond `kept_pages` are written to the
-// spill file once and read again, group by group, whenever their layer is attended to; what comes back
-// is bit-identical. The pages that stay are the oldest ones: under a cyclic scan any fixed set is as good
-// as any other, and this one never changes.
+// The pages of a layer lie in the memory of the site that attends to it; a site's memory for pages is a pool. Where
+// that is an accelerator's, pages of a sequence from `near_pages` on may lie in the host's, which is the first pool. A
+// page holds page_tokens tokens of one layer and kind (K or V). A sequence that is forked shares its pages; a shared
+// page is copied before it is written. Full pages beyond `kept_pages` are written to the spill file once and read
+// again, group by group, whenever their layer is attended to; what comes back is bit-identical. The pages that stay are
+// the oldest ones: under a cyclic scan any fixed set is as good as any other, and this one never changes.
 //
 // Threads: one, that of the executor. Kernels read the pointer tables (KvSpan) until the Events that the
 // executor gives back.
@@ -27,11 +27,12 @@ class KvStore {
     TierId tier;                  // memory of the pages
     uint32_t kept_pages = 0;      // full pages that may stay in memory, of all sequences together
     uint32_t group_pages = 0;     // pages of a layer, kind and sequence brought back at once; 0: none ever leave
-    CopyQueue* copies = nullptr;  // within the tier; null where it is the host's memory
+    CopyQueue* copies = nullptr;  // to the tier, from itself and from the host's; null where it is the host's memory
   };
   struct Options {
     std::vector<Pool> pools;
     std::vector<uint8_t> layer_pool;  // by layer
+    uint32_t near_pages = all_pages;  // of a sequence in a layer's own pool; those behind are in the first one
     uint32_t n_kv_heads = 1;
     uint32_t page_tokens = 64;
     uint64_t page_bytes = 0;  // payload of one page

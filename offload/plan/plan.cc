@@ -31,7 +31,8 @@ bool divisible(const Op& op, TensorId matrix) {
 // Where the values of a pass are while the ops are walked through; as the Executor has it.
 class Values {
  public:
-  Values(const Graph& g, const Placement& placement, std::vector<HandOver>& out) : g_(g), p_(placement), out_(out) {}
+  Values(const Graph& g, const Placement& placement, bool far, std::vector<HandOver>& out)
+      : g_(g), p_(placement), far_(far), out_(out) {}
 
   void run() {
     const uint32_t q = g_.n_heads * g_.head_dim, kv = g_.n_kv_heads * g_.head_dim;
@@ -42,6 +43,10 @@ class Values {
         made(qkv_);
       } else if (std::holds_alternative<AttentionOp>(op)) {
         bring(qkv_, {q, kv, kv});
+        if (far_ && site() != host_site) {
+          bring_to(host_site, qkv_, {q, kv, kv});
+          out_.push_back({static_cast<uint32_t>(op_), host_site, site(), g_.n_heads * (g_.head_dim + 2)});
+        }
         made(attended_);
       } else if (const Split split = p_.split(op_); split.row != 0) {
         bring(residual_, {g_.hidden_size});
@@ -73,6 +78,7 @@ class Values {
 
   const Graph& g_;
   const Placement& p_;
+  const bool far_;
   std::vector<HandOver>& out_;
   size_t op_ = 0;
   Where residual_, qkv_, attended_;
@@ -114,10 +120,18 @@ std::vector<uint32_t> split_rows(const Graph& graph, const WeightMap& weights, s
   return rows;
 }
 
-std::vector<HandOver> hand_overs(const Graph& graph, const Placement& placement) {
+std::vector<HandOver> hand_overs(const Graph& graph, const Placement& placement, bool far) {
   std::vector<HandOver> out;
-  Values(graph, placement, out).run();
+  Values(graph, placement, far, out).run();
   return out;
+}
+
+double near_share(uint64_t near_tokens, uint32_t depth, uint32_t n_tokens) {
+  const double near = static_cast<double>(near_tokens), end = 1.0 * depth + n_tokens;
+  if (end <= near) return 1;
+  const double begin = std::max(near, 1.0 * depth), behind = end - begin;  // tokens that see what is far
+  const double far = behind * (begin - near + (behind + 1) / 2), all = n_tokens * (depth + (n_tokens + 1) / 2.0);
+  return 1 - far / all;
 }
 
 std::string Numerics::hash() const {
@@ -127,6 +141,7 @@ std::string Numerics::hash() const {
     text += " |";
     for (const uint8_t site : *list) text += " " + sites[site];
   }
+  if (has_far_pages()) text += fmt::format(" | near {}", near_pages);
   for (const Placement* placement : {&decode, &prompt})
     for (size_t op = 0; op < placement->splits.size(); ++op)
       if (const Split split = placement->splits[op]; split.row != 0)
@@ -138,7 +153,10 @@ std::string Numerics::hash() const {
   return fmt::format("{:016x}", h);
 }
 
-bool Plan::computes(uint8_t site) const { return numerics.decode.computes(site) || numerics.prompt.computes(site); }
+bool Plan::computes(uint8_t site) const {
+  const bool attends = site == host_site && numerics.has_far_pages();
+  return attends || numerics.decode.computes(site) || numerics.prompt.computes(site);
+}
 
 uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site) {
   Workspace unused;
@@ -179,13 +197,14 @@ std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool
   return order;
 }
 
-Traffic traffic(const Graph& graph, const Plan& plan, bool prompt) {
+Traffic traffic(const Graph& graph, const Plan& plan, bool prompt, uint32_t depth) {
   const Movement& m = plan.movement;
   Traffic t;
   t.computed_bytes.assign(m.sites.size(), 0);
   t.link_bytes.assign(m.sites.size(), 0);
   std::pair<uint32_t, uint8_t> last = {UINT32_MAX, 0};
-  for (const HandOver& h : hand_overs(graph, plan.numerics.placement(prompt)))
+  const bool far = plan.numerics.near_share(depth, 1) < 1;
+  for (const HandOver& h : hand_overs(graph, plan.numerics.placement(prompt), far))
     t.hand_overs += std::exchange(last, {h.op, h.to}) != std::pair(h.op, h.to);
   std::vector<bool> in_memory = plan.host().resident;  // or read before in this pass
   for (uint8_t site = 0; site < m.sites.size(); ++site) {

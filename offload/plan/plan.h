@@ -32,7 +32,7 @@ struct Placement {
   std::vector<uint8_t> op_site;  // by op
   std::vector<Split> splits;     // by op; or empty: none is split
   Split split(size_t op) const { return op < splits.size() ? splits[op] : Split(); }
-  bool computes(uint8_t site) const;  // some op, or rows of one
+  bool computes(uint8_t site) const;   // some op, or rows of one
   bool is_all_at(uint8_t site) const;  // no other one computes anything
   bool operator==(const Placement&) const = default;
 };
@@ -44,15 +44,28 @@ uint32_t divided_rows(const Graph& graph, size_t op);
 // Where an FFN may be split: rows at which tiles of its gate and of its up begin. Empty for other ops.
 std::vector<uint32_t> split_rows(const Graph& graph, const WeightMap& weights, size_t op);
 
+inline constexpr uint32_t all_pages = UINT32_MAX;
+
+// Of the cells that n_tokens behind `depth` others see, themselves included, which part is among the first near_tokens
+// of their sequence.
+double near_share(uint64_t near_tokens, uint32_t depth, uint32_t n_tokens);
+
 struct Numerics {
   Compute compute = Compute::fast;
   KvType kv_type = KvType::f16;
-  uint32_t page_tokens = 64;           // attention is partitioned at multiples of this
-  std::vector<std::string> sites;      // ids of their devices, the host's first
-  std::vector<uint8_t> kv_site;        // by layer: where its KV lies, and so its AttentionOp in every placement
+  uint32_t page_tokens = 64;       // attention is partitioned at multiples of this
+  std::vector<std::string> sites;  // ids of their devices, the host's first
+  std::vector<uint8_t> kv_site;    // by layer: where its KV lies, and so its AttentionOp in every placement
+  // Of the KV of layers that an accelerator attends to: so many pages of a sequence lie with it. Those behind lie with
+  // the host, which attends to them meanwhile, and the accelerator merges what both have found.
+  uint32_t near_pages = all_pages;
   Placement decode, prompt;            // for steps that decode (or verify), and for those of a prompt
   std::vector<std::string> libraries;  // by site: what else than our kernels computes there, with its version
   const Placement& placement(bool is_prompt) const { return is_prompt ? prompt : decode; }
+  bool has_far_pages() const { return near_pages != all_pages; }
+  double near_share(uint32_t depth, uint32_t n_tokens) const {
+    return plan::near_share(uint64_t{near_pages} * page_tokens, depth, n_tokens);
+  }
   std::string hash() const;  // 16 hex digits
 };
 
@@ -86,7 +99,7 @@ struct Movement {
   uint64_t spill_bytes = 0;         // the most that may lie in the spill file
 };
 
-// What one pass over the graph moves.
+// What one pass over the graph moves, where sequences hold `depth` tokens.
 struct Traffic {
   uint64_t disk_bytes = 0;               // payload read from disk
   std::vector<uint64_t> computed_bytes;  // by site: payload that its products read from its memory
@@ -121,17 +134,19 @@ struct Plan {
   Prediction prediction;
 
   const Holding& host() const { return movement.sites.front(); }
-  bool computes(uint8_t site) const;  // some op, in steps of either kind
+  bool computes(uint8_t site) const;  // some op, or a part of one, in steps of either kind
   uint64_t kv_arena_bytes(size_t site) const { return movement.sites[site].kv_pages * movement.page_slot_bytes; }
 };
 
-// A value that an op reads and that is at another site, or its rows of a split op: `width` floats of each token.
+// A value that an op reads and that is at another site, or its part of what another site computes: `width` floats of
+// each token.
 struct HandOver {
   uint32_t op = 0;
   uint8_t from = 0, to = 0;
   uint32_t width = 0;
 };
-std::vector<HandOver> hand_overs(const Graph& graph, const Placement& placement);
+// far: sequences are so long that the host has a part in accelerators' attention (Numerics::near_pages).
+std::vector<HandOver> hand_overs(const Graph& graph, const Placement& placement, bool far = false);
 
 // Bytes of what a step needs beside weights and KV: activations at a site, and what all sites read.
 uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site);
@@ -146,6 +161,6 @@ uint32_t block_count(const Graph& graph, const Plan& plan);
 std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site);
 // By block: how often a pass of that kind reads it at `site`.
 std::vector<uint32_t> block_uses(const Graph& graph, const Plan& plan, bool prompt, uint8_t site);
-Traffic traffic(const Graph& graph, const Plan& plan, bool prompt);
+Traffic traffic(const Graph& graph, const Plan& plan, bool prompt, uint32_t depth = 0);
 
 }  // namespace sluice::plan

@@ -49,6 +49,7 @@ class Hybrid {
     }
     const WeightMap weights = cut(g_, searched_tile());
     for (const uint32_t step : steps_) look_at(weights, step);
+    divide(weights);
     for (const uint64_t tile : tile_sizes)
       if (tile >= searched_tile() / 4 || !best_) try_tile(tile);
     if (split_ && (!best_ || split_seconds_ < best_seconds_ * (1 - least_gain))) best_ = std::move(split_);
@@ -81,23 +82,37 @@ class Hybrid {
   // The whole search for the first step size that fits; the others start from what it found.
   void look_at(const WeightMap& weights, uint32_t step) {
     const Search search(g_, machine_, r_, weights, step);
-    const auto found = found_.empty() ? search.run() : search.run_from(found_.front().whole);
-    if (found) found_.push_back({step, *found, search.split(*found)});
-    std::stable_sort(found_.begin(), found_.end(),
-                     [](const auto& a, const auto& b) { return a.whole.seconds < b.whole.seconds; });
+    for (const Kv kv : {Kv::whole, Kv::parted}) {
+      std::vector<OfStep>& found = found_[static_cast<size_t>(kv)];
+      const auto best = found.empty() ? search.run(kv) : search.run_from(found.front().whole);
+      if (best) found.push_back({step, *best, {}});
+      std::stable_sort(found.begin(), found.end(),
+                       [](const auto& a, const auto& b) { return a.whole.seconds < b.whole.seconds; });
+    }
+  }
+
+  // The best few, and what they gain by FFNs that are split.
+  void divide(const WeightMap& weights) {
+    constexpr size_t tried = 3;
+    for (std::vector<OfStep>& found : found_) {
+      found.resize(std::min(tried, found.size()));
+      for (OfStep& of_step : found)
+        of_step.split = Search(g_, machine_, r_, weights, of_step.step).split(of_step.whole);
+    }
   }
 
   // Nothing new where no matrix is as large as the tile.
   void try_tile(uint64_t tile) {
-    constexpr size_t tried = 3;
-    if (found_.empty() || (tile != tile_sizes.back() && passing_bytes(tile) > r_.ram_budget / 4)) return;
+    if ((found_[0].empty() && found_[1].empty()) ||
+        (tile != tile_sizes.back() && passing_bytes(tile) > r_.ram_budget / 4))
+      return;
     const WeightMap weights = cut(g_, tile);
     if (std::exchange(blocks_, weights.blocks.size()) == weights.blocks.size()) return;
-    for (size_t i = 0; i < std::min(tried, found_.size()); ++i) {
-      const OfStep& of_step = found_[i];
-      try_places(weights, of_step.step, of_step.whole, best_, best_seconds_);
-      if (of_step.split) try_places(weights, of_step.step, *of_step.split, split_, split_seconds_);
-    }
+    for (const std::vector<OfStep>& found : found_)
+      for (const OfStep& of_step : found) {
+        try_places(weights, of_step.step, of_step.whole, best_, best_seconds_);
+        if (of_step.split) try_places(weights, of_step.step, *of_step.split, split_, split_seconds_);
+      }
   }
   void try_places(const WeightMap& weights, uint32_t step, const Found& found, std::optional<Plan>& best,
                   double& best_seconds) const {
@@ -139,9 +154,9 @@ class Hybrid {
   const Machine& machine_;
   const PlanRequest& r_;
   std::vector<uint32_t> steps_;
-  std::vector<OfStep> found_;         // the best first
-  size_t blocks_ = 0;                 // of the cut that was tried last
-  std::optional<Plan> best_, split_;  // of whole ops, of split ones
+  std::array<std::vector<OfStep>, 2> found_;  // by Kv; the best first
+  size_t blocks_ = 0;                         // of the cut that was tried last
+  std::optional<Plan> best_, split_;          // of whole ops, of split ones
   double best_seconds_ = 0, split_seconds_ = 0;
 };
 

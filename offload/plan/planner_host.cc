@@ -35,7 +35,7 @@ class Attempt {
     const uint32_t step = r_.step_tokens != 0 ? r_.step_tokens : std::min(setting.step_tokens, r_.context);
     plan_ = plan_shell(graph, machine, request, step);
     m_ = std::move(plan_.movement);
-    kv_ = host_kv(r_, g_.n_layers, step);
+    kv_ = host_kv(r_, g_.n_layers, 0, all_pages, step);
     m_.weights = cut(g_, setting.tile_bytes);
     begin(setting.ahead_bytes);
   }

@@ -82,12 +82,17 @@ void Search::tabulate(const Machine& machine) {
   for (uint8_t site = 0; site < 2; ++site) {
     decode_[site] = op_costs(g_, machine, shell_, site, 1, typical_.depth);
     prompt_[site] = op_costs(g_, machine, shell_, site, prompt_step_, middle);
-    Workspace unused;
-    workspace_[site] =
-        lay_out(g_, shell_.workspace, site != host_site, shell_.movement.pages_per_sequence, nullptr, unused);
   }
-  StepTables unused;
-  tables_ = lay_out(g_, shell_.workspace, shell_.movement.pages_per_sequence, true, nullptr, unused);
+  for (const bool far : {false, true}) {
+    WorkspaceShape shape = shell_.workspace;
+    shape.far_pages = far;
+    Workspace unused;
+    for (const uint8_t site : {host_site, accelerator_site})
+      workspace_[far][site] =
+          lay_out(g_, shape, site != host_site, shell_.movement.pages_per_sequence, nullptr, unused);
+    StepTables tables;
+    tables_[far] = lay_out(g_, shape, shell_.movement.pages_per_sequence, true, nullptr, tables);
+  }
   bytes_.assign(g_.ops.size(), 0);
   for (const WeightBlock& b : shell_.movement.weights.blocks) {
     if (b.role == BlockRole::vector) vectors_ += b.slot_bytes;
@@ -104,11 +109,11 @@ void Search::tabulate(const Machine& machine) {
 
 // Seconds of the typical request.
 double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
-  const AcceleratorRequest& accelerator = r_.accelerators.front();
   const auto kv = kv_sites(g_, places.decode);
   const auto at_host = static_cast<uint32_t>(std::count(kv.begin(), kv.end(), host_site));
   const double page = static_cast<double>(shell_.movement.page_slot_bytes);
-  const double layer_kv = 2.0 * r_.sequences * shell_.movement.pages_per_sequence * page;
+  const uint32_t others = g_.n_layers - at_host, near = std::min(places.near_pages, shell_.movement.pages_per_sequence);
+  const bool far = others > 0 && near < shell_.movement.pages_per_sequence;
 
   // The accelerator's memory
   double decode_bytes = 0, all_bytes = 0, pinned_bytes = 0;
@@ -120,19 +125,18 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
   }
   const auto uses = [&](uint8_t site) { return places.decode.computes(site) || places.prompt.computes(site); };
   if (!uses(accelerator_site)) return impossible;  // a plan for the CPU alone is another matter
-  double vram = static_cast<double>(accelerator.budget) - static_cast<double>(total(accelerator.fixed)) -
-                static_cast<double>(accelerator.scratch_bytes + vectors_ + workspace_[1]) -
-                layer_kv * (g_.n_layers - at_host);
+  double vram = free_vram(far) - 2.0 * r_.sequences * near * page * others;
   const bool streams = all_bytes > vram;
   if (streams) vram -= static_cast<double>(staging_for(ahead_bytes, largest_));
   if (vram < pinned_bytes) return impossible;
   const double kept = std::min(decode_bytes, vram), prompt_kept = std::min(all_bytes, vram) - kept;
 
   // The host's
-  const HostKv host = host_kv(r_, at_host, shell_.workspace.tokens);
-  double ram =
-      static_cast<double>(r_.ram_budget) - static_cast<double>(total(r_.fixed)) -
-      static_cast<double>(tables_ + (uses(host_site) ? workspace_[0] + vectors_ : 0) + passing_bytes(largest_));
+  const HostKv host = host_kv(r_, at_host, others, near, shell_.workspace.tokens);
+  const bool host_computes = uses(host_site) || far;
+  double ram = static_cast<double>(r_.ram_budget) - static_cast<double>(total(r_.fixed)) -
+               static_cast<double>(tables_[far] + (host_computes ? workspace_[far][host_site] + vectors_ : 0) +
+                                   passing_bytes(largest_));
   const double wanted = weights_ - kept - prompt_kept;
   double kv_pages = static_cast<double>(host.whole);
   if (ram < kv_pages * page + wanted) ram -= static_cast<double>(staging_for(host_ahead(r_.ram_budget), largest_));
@@ -140,7 +144,8 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
   ram -= kv_pages * page;
   if (ram < 0) return impossible;
   const double from_disk = std::max(0.0, wanted - ram);
-  const double held = 2.0 * at_host * (typical_.depth / r_.page_tokens);
+  const uint32_t deep = typical_.depth / r_.page_tokens;
+  const double held = 2.0 * (at_host * deep + others * (deep - std::min(deep, near)));
   const double spilled = kv_pages < static_cast<double>(host.whole) ? std::max(0.0, held - kv_pages) * page : 0;
 
   LinkLane lane = lane_;
@@ -150,19 +155,54 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
     const auto& costs = prompt ? prompt_ : decode_;
     const double of_decode = decode_bytes > 0 ? 1 - kept / decode_bytes : 0;
     const double rest = all_bytes - decode_bytes, of_rest = rest > 0 ? 1 - prompt_kept / rest : 0;
+    const uint64_t near_tokens = uint64_t{near} * r_.page_tokens;
+    const double share = prompt ? near_share(near_tokens, (typical_.prompt - prompt_step_) / 2, prompt_step_)
+                                : near_share(near_tokens, typical_.depth, 1);
     std::vector<OpCost> ops(g_.ops.size());
     for (size_t i = 0; i < ops.size(); ++i) {
-      ops[i] = placed_cost(g_, placement, i, costs);
+      ops[i] = placed_cost(g_, placement, i, costs, share);
       const double there = bytes_at_accelerator(placement, i);
       const double decodes = std::min(there, bytes_at_accelerator(places.decode, i));
       ops[i].link_bytes = decodes * of_decode + (there - decodes) * of_rest;
     }
-    add_hand_overs(g_, placement, lane, prompt ? prompt_step_ : 1, ops);
+    add_hand_overs(g_, placement, lane, prompt ? prompt_step_ : 1, share < 1, ops);
     StepCost cost = pass_cost(ops, lane);
     add_disk(machine_, from_disk + spilled, cost);
     return cost.seconds();
   };
   return typical_.answer * seconds(false) + seconds(true) * typical_.prompt / prompt_step_;
+}
+
+// What the accelerator has for KV, weights and staging.
+double Search::free_vram(bool far) const {
+  const AcceleratorRequest& accelerator = r_.accelerators.front();
+  return static_cast<double>(accelerator.budget) - static_cast<double>(total(accelerator.fixed)) -
+         static_cast<double>(accelerator.scratch_bytes + vectors_ + workspace_[far][accelerator_site]);
+}
+
+// How many pages of a sequence, but not all, may lie with the accelerator, of layers that it attends to: as many as fit
+// beside its weights, or some eighths. None where KV is a small matter, or somebody wants it there.
+std::vector<uint32_t> Search::near_choices(const Places& places) const {
+  std::vector<uint32_t> choices;
+  const auto kv = kv_sites(g_, places.decode);
+  const auto layers = static_cast<double>(std::count(kv.begin(), kv.end(), accelerator_site));
+  const double of_page = 2.0 * layers * r_.sequences * static_cast<double>(shell_.movement.page_slot_bytes);
+  const uint32_t pages = shell_.movement.pages_per_sequence;
+  const double vram = free_vram(true);
+  if (kv_is_pinned() || layers == 0 || of_page * pages < vram / 32) return choices;
+  double weights = 0;
+  for (size_t i = 0; i < bytes_.size(); ++i) weights += bytes_at_accelerator(places.decode, i);
+  for (const uint32_t near : shares(pages, 8))
+    if (near > 0 && near < pages && near * of_page < vram) choices.push_back(near);
+  const double beside = (vram - weights) / of_page;
+  if (beside >= 1 && beside < pages) choices.push_back(static_cast<uint32_t>(beside));
+  return choices;
+}
+
+bool Search::kv_is_pinned() const {
+  for (size_t i = 0; i < r_.pinned.size(); ++i)
+    if (r_.pinned[i] == accelerator_site && std::holds_alternative<AttentionOp>(g_.ops[i])) return true;
+  return false;
 }
 
 // Slots of the weights of an op that the accelerator computes with.
@@ -227,7 +267,7 @@ std::vector<uint64_t> Search::distances() const {
   return out;
 }
 
-std::vector<Found> Search::families() const {
+std::vector<Found> Search::families(Kv lying) const {
   const auto n = static_cast<uint32_t>(layers_.size());
   std::vector<Counts> all;
   for (const bool head : {false, true}) {
@@ -239,12 +279,16 @@ std::vector<Found> Search::families() const {
   std::vector<Found> found;
   const auto ahead = distances();
   for (const Counts& c : all) {
-    Found f{places_of(c), ahead[ahead.size() / 2], 0};
-    settle(f);
-    if (f.seconds < impossible) found.push_back(std::move(f));
-    Found tight{places_of(c), ahead.front(), 0};
-    settle(tight);
-    if (tight.seconds < impossible) found.push_back(std::move(tight));
+    Places places = places_of(c);
+    std::vector<uint32_t> choices = {all_pages};
+    if (lying == Kv::parted) choices = c.kv == 0 ? near_choices(places) : std::vector<uint32_t>();
+    for (const uint32_t near : choices)
+      for (const uint64_t distance : {ahead[ahead.size() / 2], ahead.front()}) {
+        places.near_pages = near;
+        Found f{places, distance, 0};
+        settle(f);
+        if (f.seconds < impossible) found.push_back(std::move(f));
+      }
   }
   std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.seconds < b.seconds; });
   return found;
@@ -283,6 +327,12 @@ std::optional<Found> Search::improve(Found best, int rounds) const {
       next.ahead_bytes = ahead;
       settle(next);
       if (next.seconds < best.seconds) best = std::move(next);
+    }
+    for (const uint32_t near : best.parted() ? near_choices(best.places) : std::vector<uint32_t>()) {
+      Found next = best;
+      next.places.near_pages = near;
+      settle(next);
+      if (next.seconds < best.seconds * (1 - least_gain)) best = std::move(next);
     }
     for (const uint32_t i : order)
       for (const uint8_t site : {accelerator_site, host_site}) {
@@ -399,8 +449,8 @@ std::optional<Found> Search::split(const Found& whole) const {
   return best && best->seconds < whole.seconds * (1 - least_gain) ? best : std::nullopt;
 }
 
-std::optional<Found> Search::run() const {
-  std::vector<Found> starts = families();
+std::optional<Found> Search::run(Kv lying) const {
+  std::vector<Found> starts = families(lying);
   starts.resize(std::min<size_t>(starts.size(), small() ? 6 : 3));
   return best_of(starts, 4);
 }
@@ -408,7 +458,7 @@ std::optional<Found> Search::run() const {
 std::optional<Found> Search::run_from(const Found& other) const {
   std::vector<Found> starts = {other};
   if (small()) {
-    starts = families();
+    starts = families(other.parted() ? Kv::parted : Kv::whole);
     starts.resize(std::min<size_t>(starts.size(), 3));
     starts.push_back(other);
   }

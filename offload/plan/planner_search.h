@@ -26,7 +26,11 @@ struct Found {
   uint64_t ahead_bytes = 0;     // of the accelerator's stream
   bool prompt_streams = false;  // prompts are computed by the accelerator, but for attention that the host has KV for
   double seconds = 0;           // of the typical request, as far as sums tell
+  bool parted() const { return places.near_pages != all_pages; }
 };
+
+// Whether the KV of each layer lies at one site, or pages of those that the accelerator attends to also with the host.
+enum class Kv : uint8_t { whole, parted };
 
 class Search {
  public:
@@ -34,8 +38,9 @@ class Search {
   Search(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
          uint32_t step_tokens);
 
-  // From scratch, or from what was found for another step size. Empty where no placement fits the budgets.
-  std::optional<Found> run() const;
+  // From scratch, or from what was found for another step size. Empty where no placement fits the budgets, or KV is too
+  // little to be parted.
+  std::optional<Found> run(Kv lying) const;
   std::optional<Found> run_from(const Found& other) const;
   // With FFNs that are split, where that takes less time than `whole` by more than the least gain.
   std::optional<Found> split(const Found& whole) const;
@@ -61,6 +66,9 @@ class Search {
   void settle(Found& found) const;  // embed, prompt and seconds of found.places.decode
   void place_prompt(Places& places, bool streamed) const;
   double weigh(const Places& places, uint64_t ahead_bytes) const;
+  double free_vram(bool far) const;
+  std::vector<uint32_t> near_choices(const Places& places) const;
+  bool kv_is_pinned() const;
   bool try_places(Found& best, Places places) const;
   bool try_move(Found& best, std::initializer_list<uint32_t> ops, uint8_t site) const;
   void try_splits(Found& best, const Layer& layer) const;
@@ -68,7 +76,7 @@ class Search {
   double link_share(uint32_t ffn) const;
   Found divided(const Found& whole, uint32_t count, double share) const;
   double bytes_at_accelerator(const Placement& placement, size_t op) const;
-  std::vector<Found> families() const;
+  std::vector<Found> families(Kv lying) const;
   std::vector<uint64_t> distances() const;
 
   const Graph& g_;
@@ -82,7 +90,7 @@ class Search {
   std::vector<double> bytes_;                  // by op: slots of its weights
   std::vector<double> divisible_;              // of them those of rows that a split divides
   std::vector<OpCost> decode_[2], prompt_[2];  // by site, by op
-  uint64_t largest_ = 0, vectors_ = 0, workspace_[2] = {0, 0}, tables_ = 0;
+  uint64_t largest_ = 0, vectors_ = 0, workspace_[2][2] = {}, tables_[2] = {};  // without far pages, and with
   double weights_ = 0;
 };
 

@@ -15,13 +15,17 @@ class Arrangement {
     plan_.numerics.decode = at_tiles(places.decode, weights);
     plan_.numerics.prompt = at_tiles(places.prompt, weights);
     plan_.numerics.kv_site = kv_sites(graph, places.decode);
+    if (kv_layers(accelerator_site) > 0 && places.near_pages < plan_.movement.pages_per_sequence)
+      plan_.numerics.near_pages = places.near_pages;
+    plan_.workspace.far_pages = plan_.numerics.has_far_pages();
     plan_.movement.weights = weights;
     begin();
-    const auto layers = std::count(plan_.numerics.kv_site.begin(), plan_.numerics.kv_site.end(), accelerator_site);
-    device().kv_pages = static_cast<uint32_t>(2 * layers * r_.sequences * plan_.movement.pages_per_sequence);
+    const uint32_t near = std::min(plan_.numerics.near_pages, plan_.movement.pages_per_sequence);
+    device().kv_pages = 2 * kv_layers(accelerator_site) * r_.sequences * near;
     device().kv_kept_pages = device().kv_pages;
     device().scratch_bytes = accelerator().scratch_bytes;
-    kv_ = host_kv(r_, g_.n_layers - static_cast<uint32_t>(layers), plan_.workspace.tokens);
+    kv_ = host_kv(r_, kv_layers(host_site), kv_layers(accelerator_site), plan_.numerics.near_pages,
+                  plan_.workspace.tokens);
   }
   // With what `now`, which outlives it, cannot change.
   Arrangement(const Graph& graph, const PlanRequest& request, const Plan& now, const Reserve& reserve)
@@ -83,6 +87,10 @@ class Arrangement {
           for (const Tile& tile : plan_.movement.weights.of(id)) pinned_[tile.block] = true;
   }
   bool at_device(size_t i) const { return decode_[i] + prompt_[i] > 0; }
+  uint32_t kv_layers(uint8_t site) const {
+    const std::vector<uint8_t>& at = plan_.numerics.kv_site;
+    return static_cast<uint32_t>(std::count(at.begin(), at.end(), site));
+  }
 
   // --- what is left of a budget
   Status take(uint64_t& left, uint64_t bytes, uint64_t more, bool vram) {
@@ -281,11 +289,14 @@ uint32_t pages_per_sequence(const PlanRequest& r) { return static_cast<uint32_t>
 
 // The pages being filled of every layer, those a step fills in one layer twice over (one set being written while the
 // next is filled), and two groups of one page of each sequence.
-HostKv host_kv(const PlanRequest& r, uint32_t layers, uint32_t step_tokens) {
-  if (layers == 0) return {};
+HostKv host_kv(const PlanRequest& r, uint32_t layers, uint32_t other_layers, uint32_t near_pages,
+               uint32_t step_tokens) {
+  const uint64_t pages = pages_per_sequence(r), far = pages - std::min<uint64_t>(pages, near_pages);
+  if (far == 0) other_layers = 0;
+  if (layers + other_layers == 0) return {};
   HostKv kv;
-  kv.whole = 2ull * layers * r.sequences * pages_per_sequence(r);
-  kv.tails = 2ull * layers * r.sequences;
+  kv.whole = 2ull * r.sequences * (layers * pages + other_layers * far);
+  kv.tails = 2ull * r.sequences * (layers + other_layers);
   kv.filling = 4 * (div_up(step_tokens, r.page_tokens) + r.sequences);
   kv.least = std::min<uint64_t>(kv.whole, kv.tails + kv.filling + 4 * r.sequences);
   return kv;

@@ -15,6 +15,7 @@ inline constexpr uint8_t accelerator_site = 1;
 // Which site computes each op; kv_site follows from the AttentionOps, which are at the same site in both.
 struct Places {
   Placement decode, prompt;
+  uint32_t near_pages = all_pages;  // as in Numerics
   bool operator==(const Places&) const = default;
 };
 
@@ -47,12 +48,14 @@ uint64_t largest_block(const WeightMap& weights);
 uint64_t page_slot_bytes(const Graph& graph, const PlanRequest& request);
 uint32_t pages_per_sequence(const PlanRequest& request);
 
-// Pages of the KV that the host holds of `layers`: all, or as many as fit, the others on disk.
+// Pages of the KV that the host holds: all, or as many as fit, the others on disk. It has those of `layers`, and of
+// `other_layers` what is behind the near pages.
 struct HostKv {
   uint64_t whole = 0, tails = 0, filling = 0, least = 0;
   const Holding* held = nullptr;  // whose pages they are, where they are there already
 };
-HostKv host_kv(const PlanRequest& request, uint32_t layers, uint32_t step_tokens);
+HostKv host_kv(const PlanRequest& request, uint32_t layers, uint32_t other_layers, uint32_t near_pages,
+               uint32_t step_tokens);
 // Those that `host`, which outlives the result, has: all of them stay as they are.
 HostKv held_kv(const Holding& host);
 

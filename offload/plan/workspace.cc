@@ -46,7 +46,7 @@ void take_token_tables(Carver& c, const Graph& g, const WorkspaceShape& shape, u
                        TokenTables& out) {
   c.take(out.positions, tokens);
   c.take(out.slots, tokens);
-  c.take(out.spans, uint64_t{g.n_layers} * shape.sequences * 2);
+  c.take(out.spans, uint64_t{g.n_layers} * shape.sequences * (shape.far_pages ? 4 : 2));
   c.take(out.logit_index, rows);
   c.take(out.counting, std::max(tokens, rows));
   uint64_t freqs = 0;
@@ -76,6 +76,7 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool accelerator, 
   c.take(out.v, n * kv);
   c.take(out.attended, n * q);
   c.take(out.state, n * g.n_heads * (g.head_dim + 2));
+  c.take(out.far_state, shape.far_pages ? n * g.n_heads * (g.head_dim + 2) : 0);
   const uint64_t attention_end = c.here();
   c.go_to(shared);
   c.take(out.gate, std::max(n, routed) * w.ffn);

@@ -18,6 +18,7 @@ struct WorkspaceShape {
   uint32_t logit_rows = 1;  // R
   uint32_t sequences = 1;   // S
   uint32_t taps = 0;        // hidden states kept for this many layers
+  bool far_pages = false;   // the host has a part in accelerators' attention (Numerics::near_pages)
   bool operator==(const WorkspaceShape&) const = default;
 };
 
@@ -39,8 +40,9 @@ struct Workspace {
   float* q = nullptr;  // N x n_heads x head_dim
   float* k = nullptr;  // N x n_kv_heads x head_dim
   float* v = nullptr;
-  float* attended = nullptr;  // N x n_heads x head_dim
-  float* state = nullptr;     // N x n_heads x (head_dim + 2): attention carried between calls
+  float* attended = nullptr;   // N x n_heads x head_dim
+  float* state = nullptr;      // N x n_heads x (head_dim + 2): attention carried between calls
+  float* far_state = nullptr;  // likewise, of the host's part in an accelerator's attention
   // Of FFNs
   float* gate = nullptr;  // N x ffn
   float* up = nullptr;    // N x ffn
@@ -64,7 +66,8 @@ struct Workspace {
 struct TokenTables {
   int32_t* positions = nullptr;            // N
   TokenSlot* slots = nullptr;              // N
-  KvSpan* spans = nullptr;                 // L x S x 2, used in turn by the page groups of a layer
+  KvSpan* spans = nullptr;                 // L x S x 2, used in turn by the page groups of a layer; then those of the
+                                           // host's part in accelerators' attention
   uint32_t* logit_index = nullptr;         // R: rows of h
   uint32_t* counting = nullptr;            // max(N, R): 0, 1, 2, …
   float* freqs = nullptr;                  // of each rope, one behind the other

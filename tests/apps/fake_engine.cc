@@ -172,7 +172,8 @@ void add_gpu(PlanReport& plan) {
                          {weight(3, ".attn_q.weight", "gpu 0"), divided, weight(3, ".ffn_down.weight", "gpu 0")},
                          "gpu 0",
                          {},
-                         0.25});
+                         0.25,
+                         16384});
   plan.devices.resize(2);
   plan.devices[0].name = "cpu", plan.devices[0].memory = "ram", plan.devices[0].weight_bytes = 20'400'000'000;
   plan.devices[1].name = "gpu 0", plan.devices[1].memory = "vram", plan.devices[1].weight_bytes = 22'100'000'000;

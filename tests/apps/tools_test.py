@@ -121,7 +121,7 @@ class Plan(command.Case):
         self.assertEqual(plan["layers"][3], {"name": "3", "tensors": [
             {"tensor": "blk.3.attn_q.weight", "type": "Q4_1", "device": "cpu", "bytes_resident": 0,
              "bytes_streamed": 1 << 20, "tiles_resident": 1, "tiles_streamed": 0, "prompt_device": ""}],
-            "kv_device": "", "held": [], "decode_ms": 0})
+            "kv_device": "", "held": [], "decode_ms": 0, "kv_near": 0})
 
     def test_a_plan_with_a_gpu(self):
         plan = self.json("plan", "-m", "gpu", "--json")
@@ -137,7 +137,7 @@ class Plan(command.Case):
         lines = [line.split() for line in out.splitlines()]
         self.assertIn("0 to 1 gpu 0 gpu 0 gpu 0 gpu 0 0 B 4.0 MiB 0 B 1.00".split(), lines)
         self.assertIn("2 gpu 0 gpu 0 cpu gpu 0, cpu 1.0 MiB 1.0 MiB 0 B 0.50".split(), lines)
-        self.assertIn("3 gpu 0 gpu 0 rows 0-5120 gpu 0, 5120-14336 cpu gpu 0 0 B 0 B 0 B 0.25".split(), lines)
+        self.assertIn("3 gpu 0 gpu 0 to 16384, then cpu rows 0-5120 gpu 0, 5120-14336 cpu gpu 0 0 B 0 B 0 B 0.25".split(), lines)
         self.assertIn("bottleneck: PCIe, busy for 78 % of the token", out)
         self.assertIn("with 8 GiB more VRAM: decode at 42.5 tok/s", out)
 

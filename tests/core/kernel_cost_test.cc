@@ -60,6 +60,7 @@ TEST_CASE("cost: attention counts the pages once for each sequence and the cells
 
 TEST_CASE("cost: what the smaller calls touch") {
   CHECK(cost(RmsNormCall{nullptr, nullptr, 0, 5, 7, nullptr}).bytes == (2 * 5 + 1) * 7 * 4);
+  CHECK(cost(MergeStatesCall{nullptr, nullptr, 5, 7, nullptr}).bytes == 5 * (2 * (7 + 2) + 7) * 4);
   CHECK(cost(GatedActCall{nullptr, nullptr, Activation::silu, 5, 7, nullptr}).bytes == 3 * 5 * 7 * 4);
   CHECK(cost(CopyRowsCall{nullptr, nullptr, 5, 7, nullptr}).bytes == 2 * 5 * 7 * 4);
   CHECK(cost(CopyRowsCall{nullptr, nullptr, 5, 7, nullptr}).flops == 0);
@@ -77,9 +78,9 @@ TEST_CASE("cost: what the smaller calls touch") {
 }
 
 TEST_CASE("kernels: every call has a name of its own") {
-  const KernelCall calls[] = {GatherRowsCall{}, RmsNormCall{},  QuantizeCall{},  MatmulCall{},    RopeTableCall{},
-                              RopeCall{},       KvAppendCall{}, AttentionCall{}, GatedActCall{},  SoftcapCall{},
-                              CopyRowsCall{},   RouteCall{},    MergeCall{},     BestLogitsCall{}};
+  const KernelCall calls[] = {GatherRowsCall{}, RmsNormCall{},  QuantizeCall{},  MatmulCall{},     RopeTableCall{},
+                              RopeCall{},       KvAppendCall{}, AttentionCall{}, GatedActCall{},   SoftcapCall{},
+                              CopyRowsCall{},   RouteCall{},    MergeCall{},     BestLogitsCall{}, MergeStatesCall{}};
   static_assert(std::size(calls) == std::variant_size_v<KernelCall>);
   for (size_t a = 0; a < std::size(calls); ++a)
     for (size_t b = 0; b < a; ++b) CHECK(name(calls[a]) != name(calls[b]));

@@ -277,11 +277,48 @@ TEST_CASE("cost model: an accelerator without measurements computes at 0.9 of it
   Placement placement;
   placement.op_site = {0, 0, 1, 1, 1, 1};
   std::vector<OpCost> moved(g.ops.size());
-  add_hand_overs(g, placement, lane, 10, moved);
+  add_hand_overs(g, placement, lane, 10, false, moved);
   CHECK(moved[2].hand_over_s * 1e6 == doctest::Approx(12 + 3 * 3 + 3 * 10 * 256 * 4 / 1e9 * 1e6));
   CHECK(moved[3].hand_over_s * 1e6 == doctest::Approx(12 + 3 + 10 * 256 * 4 / 1e9 * 1e6));  // the residual stream
   CHECK(moved[4].hand_over_s == 0);
   CHECK(moved[5].hand_over_s * 1e6 == doctest::Approx(12 + 3 + 256 * 4 / 2e9 * 1e6));
+}
+
+TEST_CASE("cost model: what part of attention is near, counted cell by cell") {
+  for (const uint64_t near : {1u, 7u, 64u})
+    for (const uint32_t depth : {0u, 5u, 63u, 64u, 200u})
+      for (const uint32_t n : {1u, 3u, 70u}) {
+        uint64_t all = 0, seen_near = 0;
+        for (uint64_t cells = depth + 1; cells <= depth + n; ++cells) all += cells, seen_near += std::min(cells, near);
+        CHECK(near_share(near, depth, n) == doctest::Approx(static_cast<double>(seen_near) / static_cast<double>(all)));
+      }
+}
+
+TEST_CASE("cost model: attention that both sites do takes as long as the longer part, and brings its values there") {
+  const Graph g = small_graph();
+  Machine m = machine_with({}, {});
+  add_gpu(m, 100, 3);
+  m.links = {{"host", "gpu 0", 1, 5}, {"gpu 0", "host", 2, 7}};
+  const auto plan = make_plan(g, m, gpu_request());
+  REQUIRE(plan.ok());
+  Placement all;
+  all.op_site.assign(g.ops.size(), 1);
+  const size_t attention = 2;
+  REQUIRE(std::holds_alternative<AttentionOp>(g.ops[attention]));
+  const std::vector<std::vector<OpCost>> at = {op_costs(g, m, *plan, 0, 1, 100), op_costs(g, m, *plan, 1, 1, 100)};
+  const OpCost both = placed_cost(g, all, attention, at, 0.25);
+  CHECK(both.device_rows_s == doctest::Approx(0.25 * at[1][attention].kernels_s));
+  CHECK(both.host_rows_s == doctest::Approx(0.75 * at[0][attention].kernels_s));
+  CHECK(both.kernels_s == doctest::Approx(0));
+  CHECK(placed_cost(g, all, attention, at, 1).kernels_s == at[1][attention].kernels_s);
+  const LinkLane lane = link_lane(m, "gpu 0");
+  std::vector<OpCost> near(g.ops.size()), far(g.ops.size());
+  add_hand_overs(g, all, lane, 1, false, near);
+  add_hand_overs(g, all, lane, 1, true, far);
+  CHECK(near[attention].hand_over_s == 0);
+  const double state = g.n_heads * (g.head_dim + 2.0);
+  CHECK(far[attention].hand_over_s * 1e6 ==
+        doctest::Approx(2 * 12 + 4 * 3 + 3 * 256 * 4 / 2e9 * 1e6 + state * 4 / 1e9 * 1e6));
 }
 
 TEST_CASE("cost model: tokens beyond those that were measured go at the rate of more") {

@@ -113,10 +113,17 @@ void check_kv(const Graph& g, const PlanRequest& r, const Plan& p) {
       CHECK(p.numerics.decode.op_site[i] == at[attention->layer]);
       CHECK(p.numerics.prompt.op_site[i] == at[attention->layer]);
     }
+  const uint32_t pages = p.movement.pages_per_sequence, near = std::min(p.numerics.near_pages, pages);
+  const auto there = std::count(at.begin(), at.end(), accelerator_site);
+  CHECK(near > 0);
+  CHECK(p.numerics.has_far_pages() == (near < pages));
+  CHECK(p.workspace.far_pages == (near < pages));
+  if (near < pages) CHECK(there > 0);
   for (uint8_t site = 0; site < p.movement.sites.size(); ++site) {
     const plan::Holding& h = p.movement.sites[site];
-    const auto layers = std::count(at.begin(), at.end(), site);
-    const uint64_t whole = 2 * layers * r.sequences * p.movement.pages_per_sequence;
+    const auto here = std::count(at.begin(), at.end(), site);
+    const uint64_t per_sequence = site != host_site ? here * near : here * pages + there * (pages - near);
+    const uint64_t whole = 2 * r.sequences * per_sequence;
     CHECK(h.kv_pages <= whole);
     CHECK((h.kv_group_pages == 0) == (h.kv_pages == whole));
     if (site != host_site) CHECK(h.kv_pages == whole);
@@ -166,7 +173,7 @@ TEST_SUITE_BEGIN("one thread");
 
 TEST_CASE("hybrid planner: random graphs, machines and budgets") {
   Random random(5);
-  int refused = 0, on_cpu = 0, mixed = 0, on_accelerator = 0, splits = 0;
+  int refused = 0, on_cpu = 0, mixed = 0, on_accelerator = 0, splits = 0, far = 0;
   for (int model_index = 0; model_index < 20; ++model_index) {
     TinyOptions o = small(1 + random.upto(5));
     o.tied = random.upto(2) == 0;
@@ -194,6 +201,7 @@ TEST_CASE("hybrid planner: random graphs, machines and budgets") {
       CAPTURE(i);
       check_plan(model.graph, r, *p);
       splits += check_splits(model.graph, r, *p);
+      far += p->numerics.has_far_pages();
       const bool two = p->movement.sites.size() == 2;
       ++(!two ? on_cpu : p->computes(host_site) ? mixed : on_accelerator);
     }
@@ -203,6 +211,7 @@ TEST_CASE("hybrid planner: random graphs, machines and budgets") {
   CHECK(mixed > 0);
   CHECK(on_accelerator > 0);
   CHECK(splits > 0);
+  CHECK(far > 0);
 }
 
 TEST_CASE("hybrid planner: what fits the accelerator is computed there, and the host holds nothing of it") {
@@ -318,6 +327,31 @@ TEST_CASE("hybrid planner: more VRAM or RAM is never slower" * doctest::test_sui
   }
 }
 
+// The context is four times what VRAM holds beside the weights. Short texts then need nothing but the accelerator.
+TEST_CASE("hybrid planner: KV that does not fit beside the weights is parted, where its layers would else be") {
+  const TinyModel model = make_tiny(small(4));
+  const Graph& g = model.graph;
+  const PlanRequest r = request_of(24 * MiB, GiB, 16384);
+  const auto p = make_plan(g, usual_machine(), r);
+  REQUIRE_MESSAGE(p.ok(), p.status().message());
+  check_plan(g, r, *p);
+  REQUIRE(p->numerics.has_far_pages());
+  CHECK(p->numerics.decode.is_all_at(accelerator_site));
+  CHECK(p->computes(host_site));
+  PlanRequest whole = r;  // who asks for the KV there gets all of it
+  for (const Op& op : g.ops) {
+    const bool kv = std::holds_alternative<AttentionOp>(op);
+    whole.pinned.push_back(kv ? accelerator_site : plan::any_site);
+  }
+  const auto q = make_plan(g, usual_machine(), whole);
+  if (q.ok()) CHECK(seconds(g, usual_machine(), r, *p) < seconds(g, usual_machine(), r, *q));
+  const double near = plan::step_cost(g, usual_machine(), *p, 1, 16).seconds();
+  const double far = plan::step_cost(g, usual_machine(), *p, 1, 16000).seconds();
+  CHECK(near < far);
+  CHECK(plan::step_cost(g, usual_machine(), *p, 1, 16).host_s == 0);
+  CHECK(plan::step_cost(g, usual_machine(), *p, 1, 16000).host_s > 0);
+}
+
 // --- places that the user chose
 
 TEST_CASE("hybrid planner: places that were chosen are kept, with their weights") {
@@ -338,6 +372,8 @@ TEST_CASE("hybrid planner: places that were chosen are kept, with their weights"
     ++kept;
     check_plan(g, r, *p);
     for (size_t op = 0; op < g.ops.size(); ++op) {
+      const bool kv = std::holds_alternative<AttentionOp>(g.ops[op]);
+      if (kv && r.pinned[op] == accelerator_site) CHECK(!p->numerics.has_far_pages());
       if (r.pinned[op] == plan::any_site) continue;
       CHECK(p->numerics.decode.op_site[op] == r.pinned[op]);
       if (r.pinned[op] != accelerator_site) continue;

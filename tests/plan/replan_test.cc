@@ -83,6 +83,7 @@ void check_lasting(const Graph& g, const Plan& now, const Plan& next) {
   CHECK(next.numerics.prompt == now.numerics.prompt);
   CHECK(next.numerics.kv_site == now.numerics.kv_site);
   CHECK(next.numerics.page_tokens == now.numerics.page_tokens);
+  CHECK(next.numerics.near_pages == now.numerics.near_pages);
   CHECK(next.workspace.tokens == now.workspace.tokens);
   CHECK(next.context == now.context);
   CHECK(same_cut(next.movement.weights, now.movement.weights));

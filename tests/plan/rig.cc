@@ -33,7 +33,8 @@ plan::Plan PlanRig::make_plan() const {
   REQUIRE_MESSAGE(made.ok(), made.status().message());
   plan::Plan p = std::move(*made);
   if (options.ram == 0) force(p);
-  if (options.placed) place(model.graph, p, {"sim", options.placed, options.split, options.device_resident, 0});
+  if (options.placed)
+    place(model.graph, p, {"sim", options.placed, options.split, options.device_resident, options.near_pages});
   return p;
 }
 

@@ -42,6 +42,7 @@ struct PlanRigOptions {
   std::function<bool(size_t op, bool prompt)> placed;
   std::function<uint32_t(size_t op, bool prompt)> split;  // as in PlacementOptions
   double device_resident = 1;                             // share of its matrices that stays there
+  uint32_t near_pages = plan::all_pages;                  // as in PlacementOptions
   // Routed graphs
   const plan::ExpertPolicy* policy = nullptr;  // with one there is an accelerator
   uint32_t accelerator_experts = 3;

@@ -308,4 +308,116 @@ TEST_CASE("sites: a copy that fails fails the step, and the next one runs as if 
   CHECK(failed > 20);
 }
 
+// --- KV of one layer at both sites
+
+// All at the accelerator, but pages of 8 tokens from `near` on.
+PlanRigOptions with_near(uint32_t near, uint32_t kv_groups = 0) {
+  PlanRigOptions o = with([](size_t, bool) { return true; });
+  o.near_pages = near;
+  o.kv_groups = kv_groups;
+  return o;
+}
+
+TEST_CASE("sites: attention at both sites is within rounding of attention at one, and alike wherever all is near") {
+  const TinyModel model = model_of();
+  const auto whole = run_once(model, with({}));
+  for (const uint32_t near : {1u, 2u, 3u}) {
+    const auto rows = run_once(model, with_near(near));
+    REQUIRE(rows.size() == whole.size());
+    bool apart = false;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      INFO("near ", near, " token ", i);
+      if (i < 8 * near) CHECK(same_bits({rows[i]}, {whole[i]}));
+      CHECK(distance(rows[i], {whole[i].begin(), whole[i].end()}) < 2e-2);  // of 8 bits: one step of rounding
+      apart = apart || !same_bits({rows[i]}, {whole[i]});
+    }
+    CHECK(apart);
+  }
+  CHECK(same_bits(run_once(model, with_near(4)), whole));  // 30 tokens
+}
+
+TEST_CASE("sites: attention at both sites has the same bits in any chunks, movement and memory, KV on disk too") {
+  const TinyModel model = model_of();
+  const auto want = run_once(model, with_near(2));
+  for (const size_t chunk : {1u, 3u, 8u, 24u}) CHECK(same_bits(run_once(model, with_near(2), chunk), want));
+  for (const auto& [resident, there] : {std::pair{1.0, 1.0}, {0.0, 0.0}, {0.4, 1.0}}) {
+    PlanRigOptions o = with_near(2);
+    o.resident = resident, o.device_resident = there;
+    CHECK(same_bits(run_once(model, o), want));
+  }
+  CHECK(same_bits(run_once(model, with_near(2, 1)), want));
+}
+
+TEST_CASE("sites: each site attends to its own pages, and takes only new tokens that go there") {
+  const TinyModel model = model_of(1);
+  PlanRig rig(model, with_near(2));
+  const SequenceId id = rig.sequence();
+  rig.feed(id, random_tokens(12, 5), 4);
+  const auto calls = [&](const KernelCall& call) { return rig.device->totals()[call.index()].calls; };
+  CHECK(calls(AttentionCall{}) == 0);  // 12 tokens are two pages
+  uint64_t merged = 0, appended = 0;
+  rig.accelerator->watch([&](const KernelCall& call) {
+    merged += std::holds_alternative<MergeStatesCall>(call);
+    appended += std::holds_alternative<KvAppendCall>(call);
+  });
+  rig.feed(id, random_tokens(8, 6), 8);  // four to either site
+  CHECK(merged == 1);
+  CHECK(appended == 1);
+  CHECK(calls(AttentionCall{}) == 1);
+  CHECK(calls(KvAppendCall{}) == 1);
+  rig.feed(id, random_tokens(3, 7), 1);
+  CHECK(merged == 4);
+  CHECK(appended == 1);
+  CHECK(calls(AttentionCall{}) == 4);
+  CHECK(calls(KvAppendCall{}) == 4);
+  rig.accelerator->watch({});
+  CHECK(rig.device_kv_budget->used() == 2 * 2 * rig.plan.movement.page_slot_bytes);
+}
+
+TEST_CASE("sites: forks, cuts and trees across the end of the near pages") {
+  const TinyModel model = model_of();
+  const auto tokens = random_tokens(30, 5);
+  for (const uint32_t near : {2u, 3u}) {
+    PlanRig rig(model, with_near(near));
+    const SequenceId first = rig.sequence();
+    run(rig, tokens, first, 9);
+    const SequenceId second = rig.kv->fork(first).value();
+    REQUIRE(rig.kv->truncate(second, 8 * near - 2).ok());
+    Batch tree;  // a root, a path that is dropped, and one that is kept, from the far page into the near one
+    tree.tree = true;
+    const auto at = static_cast<int32_t>(8 * near - 2);
+    tree.tokens = {{tokens[8 * near - 2], at, second, 0b1, false},
+                   {7, at + 1, second, 0b11, false},
+                   {9, at + 1, second, 0b101, false},
+                   {tokens[8 * near - 1], at + 1, second, 0b1001, false},
+                   {tokens[8 * near], at + 2, second, 0b11001, false}};
+    REQUIRE(rig.step(tree).ok());
+    REQUIRE(rig.kv->commit(second, 8 * near - 2, {8 * near - 2, 8 * near + 1, 8 * near + 2}).ok());
+    for (const SequenceId id : {second, first}) {
+      PlanRig plain(model, with_near(near));
+      const SequenceId alone = plain.sequence();
+      const uint32_t held = rig.length(id);
+      std::vector<int32_t> text(tokens.begin(), tokens.begin() + held);
+      text.push_back(3);
+      const auto want = run(plain, text, alone, 9);
+      Batch batch;
+      rig.append(batch, id, {3}, 0, 1);
+      const auto got = rig.step(batch);
+      REQUIRE(got.ok());
+      INFO("near ", near, " held ", held);
+      CHECK(same_bits(*got, {want.back()}));
+    }
+    rig.kv->destroy(first);
+    rig.kv->destroy(second);
+  }
+}
+
+TEST_CASE("sites: near pages belong to the numerics") {
+  const TinyModel model = model_of(1);
+  const auto hash = [&](uint32_t near) { return PlanRig(model, with_near(near)).plan.numerics.hash(); };
+  CHECK(hash(2) != hash(3));
+  CHECK(hash(2) != hash(plan::all_pages));
+  CHECK(hash(2) == hash(2));
+}
+
 }  // namespace sluice::testing

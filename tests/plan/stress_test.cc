@@ -21,6 +21,7 @@ uint64_t setting(const char* name, uint64_t fallback) {
   return text == nullptr ? fallback : std::strtoull(text, nullptr, 10);
 }
 
+constexpr uint32_t near_pages = 3;  // of plans that divide attention
 constexpr size_t n_texts = 4, text_tokens = 96, shared_tokens = 40;
 
 // Texts that begin alike, so that a fork may go on in another one, and the rows of each.
@@ -187,6 +188,14 @@ class Course {
   std::atomic<bool> damage_writes_{false};
 };
 
+// All attention at the accelerator, but for the pages that are far: another Numerics, and other bits.
+bool is_attention(size_t op) { return op % 4 == 2; }
+void divide_attention(PlanRigOptions& o) {
+  const auto placed = o.placed;
+  o.placed = [placed](size_t op, bool prompt) { return is_attention(op) || (placed && placed(op, prompt)); };
+  o.near_pages = near_pages;
+}
+
 PlanRigOptions random_options(std::mt19937_64& random) {
   PlanRigOptions o;
   o.sequences = 1 + random() % 4;
@@ -203,6 +212,7 @@ PlanRigOptions random_options(std::mt19937_64& random) {
   const uint64_t seed = random();
   o.placed = [seed](size_t op, bool prompt) { return (std::mt19937_64(seed + 2 * op + prompt)() >> 20) % 2 == 0; };
   o.device_resident = static_cast<double>(random() % 5) / 4;
+  if (random() % 3 == 0) divide_attention(o);
   if (random() % 2 == 0) return o;
   o.split = [seed](size_t op, bool prompt) {  // of 96 rows
     const uint64_t drawn = std::mt19937_64(seed - 2 * op - prompt)() >> 20;
@@ -218,14 +228,19 @@ TEST_CASE("stress: random placements, budgets, sequences, faults, damage and can
   const TinyModel model = make_tiny(tiny);
   PlanRigOptions shape;
   shape.step_tokens = shape.logit_rows = 16;
-  const Texts texts(model, shape);
+  const Texts whole(model, shape);
+  divide_attention(shape);
+  const Texts divided(model, shape);
+  for (size_t op = 0; op < model.graph.ops.size(); ++op)
+    REQUIRE(is_attention(op) == std::holds_alternative<AttentionOp>(model.graph.ops[op]));
   const auto end = Clock::now() + std::chrono::seconds(setting("SLUICE_STRESS_SECONDS", 3));
   Counts counts;
   uint64_t seed = setting("SLUICE_STRESS_SEED", 1);
   for (; Clock::now() < end; ++seed) {
     INFO("SLUICE_STRESS_SEED=", seed);
     std::mt19937_64 random(seed);
-    Course course(model, random_options(random), texts, seed, counts);
+    const PlanRigOptions options = random_options(random);
+    Course course(model, options, options.near_pages == near_pages ? divided : whole, seed, counts);
     for (int i = 0; i < 150 && Clock::now() < end; ++i) course.act();
   }
   MESSAGE(seed << " plans, " << counts.steps << " steps, " << counts.failed << " failed, " << counts.cancelled

@@ -66,7 +66,10 @@ void place(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
   site.ahead_bytes = largest;
   site.scratch_bytes = o.scratch_bytes;
   const auto layers = std::count(p.numerics.kv_site.begin(), p.numerics.kv_site.end(), 1);
-  site.kv_pages = site.kv_kept_pages = static_cast<uint32_t>(2 * layers * p.workspace.sequences * m.pages_per_sequence);
+  if (layers > 0 && o.near_pages < m.pages_per_sequence) p.numerics.near_pages = o.near_pages;
+  p.workspace.far_pages = p.numerics.has_far_pages();
+  const uint32_t near = std::min(p.numerics.near_pages, m.pages_per_sequence);
+  site.kv_pages = site.kv_kept_pages = static_cast<uint32_t>(2 * layers * p.workspace.sequences * near);
   host.staging_bytes += 4 * largest;  // what passes from disk to the accelerator
 }
 

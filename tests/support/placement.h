@@ -15,7 +15,8 @@ struct PlacementOptions {
   // Of an FFN: the row from which the other site computes gate and up, or the nearest at which tiles begin; 0, or
   // without this: whole.
   std::function<uint32_t(size_t op, bool prompt)> split;
-  double resident = 1;  // share of its matrices that stays there
+  double resident = 1;                    // share of its matrices that stays there
+  uint32_t near_pages = plan::all_pages;  // of a sequence in layers that it attends to; those behind with the host
   uint64_t scratch_bytes = 0;
 };
 

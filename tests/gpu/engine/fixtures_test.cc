@@ -107,6 +107,29 @@ TEST_CASE("gpu engine: FFNs whose rows CPU and GPU divide") {
       }
 }
 
+TEST_CASE("gpu engine: attention that CPU and GPU divide by pages, and the GPU merges") {
+  const Fixture f("gemma3_window");
+  REQUIRE(f.longest > 64);  // a page
+  GpuEngineOptions o;
+  o.near_pages = 1;
+  const GpuEngine engine(options_of(f, Precision::f32), o);
+  REQUIRE(engine.runtime->plan().numerics.near_pages == 1);
+  CHECK(worst_distance(*engine.runtime, f, f.longest) < f32_tolerance);
+  CHECK(worst_distance(*engine.runtime, f, 16) < f32_tolerance);
+  if (one_by_one(f)) CHECK(worst_distance(*engine.runtime, f, 1) < f32_tolerance);
+}
+
+TEST_CASE("gpu engine: attention divided by pages has the same bits however a text is fed") {
+  const Fixture f("gemma3_window");
+  std::vector<int32_t> ids = f.sequences.front();
+  ids.resize(std::min<size_t>(ids.size(), 80));
+  GpuEngineOptions o;
+  o.near_pages = 1;
+  const GpuEngine engine(options_of(f, Precision::fast), o);
+  const auto want = all_logits(*engine.runtime, ids, 16);
+  for (const size_t step : {3u, 7u}) CHECK(same_bits(all_logits(*engine.runtime, ids, step), want));
+}
+
 TEST_CASE("gpu engine: divided rows have the same bits for one token and for several") {
   const Fixture f("gemma3_window");
   const auto& ids = f.sequences.front();
