@@ -29,6 +29,33 @@ TEST_CASE("gpu resize: VRAM and RAM shrink and grow while sessions live, on both
   CHECK(runtime->accelerators().front()->budget().peak() <= plenty);
 }
 
+TEST_CASE("gpu resize: KV that lies at both sites stays at both") {
+  GpuEngineOptions o;
+  o.near_pages = 1;
+  o.split = [](size_t, bool) { return 0u; };  // small tiles, so that some can stream
+  EngineOptions e = options();
+  e.context = 160;
+  const auto run = [&](bool resized) {
+    const DeviceScope scope{DeviceOptions{}};
+    Blueprint b = blueprint_of(o, e);
+    REQUIRE(b.plan.numerics.near_pages == 1);
+    const plan::Plan least = must(plan::replan_sparingly(b.model.graph, b.machine, b.request, b.plan));
+    auto runtime = must(Runtime::start(std::move(b)));
+    auto session = must(SessionImpl::create(*runtime));
+    REQUIRE(session->append(std::vector<int32_t>(80, 7)).ok());  // more than a page
+    std::vector<double> heard;
+    for (int i = 0; i < 4; ++i) {
+      const bool small = i % 2 == 0;
+      if (resized) REQUIRE(runtime->resize(plenty, small ? least.movement.sites[1].budget : plenty).ok());
+      if (resized) CHECK(streams(*runtime) == small);
+      for (const TokenScore& score : must(session->score(std::vector<int32_t>{1, 2 + i, 3, 4}, 1)))
+        heard.push_back(score.logprob);
+    }
+    return heard;
+  };
+  CHECK(run(true) == run(false));
+}
+
 TEST_CASE("gpu resize: what is refused names the flag and the least, and leaves all as it was") {
   const auto want = never_resized(mixed());
   const Budgets least = least_of(mixed());
