@@ -161,6 +161,7 @@ class VirtualStore : public Store {
   uint64_t size(FileId) const override { return UINT64_MAX / 2; }
   void submit(std::span<const IoRequest> requests, std::span<Event> events) override;
   void cancel(std::span<const Event>) override {}
+  void use_region(std::span<std::byte>) override {}
   StoreStats stats() const override { return {}; }
   std::string describe() const override { return "virtual"; }
 

@@ -36,6 +36,8 @@ class Queue {
   virtual bool has_recording(uint64_t) const { return false; }
   virtual void record(uint64_t) {}
   virtual void replay(uint64_t) {}
+  // Memory that recordings name is given back. Nothing may be enqueued.
+  virtual void forget_recordings() {}
 };
 
 // Copies between two memory tiers, or within one.

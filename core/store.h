@@ -66,6 +66,11 @@ class Store {
   // Asks for requests still in flight to end early; their Events say cancelled, or ok if it was too late.
   virtual void cancel(std::span<const Event> events) = 0;
 
+  // Memory that most slots lie in from now on, instead of what was said before; empty: none. What was said before may
+  // be given back once this returns: no slot in it may be in use, nor may one be given that is not in the new one.
+  // Store::submit() by others goes on meanwhile.
+  virtual void use_region(std::span<std::byte> region) = 0;
+
   virtual StoreStats stats() const = 0;
 
   // "io_uring, O_DIRECT", "pread, buffered": for people.

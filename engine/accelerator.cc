@@ -8,7 +8,7 @@ Accelerator::Accelerator(const Graph& graph, const plan::Plan& plan, const Optio
     : graph_(graph),
       plan_(plan),
       options_(options),
-      budget_("--vram", holding().budget),
+      charges_("--vram", holding()),
       weights_budget_("weights in VRAM", weight_bytes()),
       kv_budget_("KV in VRAM", kv_bytes()) {}
 
@@ -19,28 +19,45 @@ Result<std::unique_ptr<Accelerator>> Accelerator::open(const Graph& graph, const
   return made;
 }
 
-// Weights, then KV, then the workspace.
+// KV, then the workspace; weights apart.
 Status Accelerator::start() {
-  for (const plan::NamedBytes& item : holding().memory) {
-    SLUICE_ASSIGN_OR_RETURN(auto charge, budget_.reserve(item.bytes, item.name));
-    charges_.push_back(std::move(charge));
-  }
+  SLUICE_RETURN_IF_ERROR(charges_.take(holding()));
   gpu::GpuRequest request;
   request.device = options_.device;
   request.memory_tier = options_.tier;
-  request.memory_bytes = weight_bytes() + kv_bytes() + plan::workspace_bytes(graph_, plan_, options_.site);
+  request.memory_bytes = kv_bytes() + plan::workspace_bytes(graph_, plan_, options_.site);
+  request.weight_bytes = weight_bytes();
   request.scratch_bytes = holding().scratch_bytes;
   request.shared_bytes = options_.shared_bytes;
   request.host = options_.host;
   request.trace = options_.trace;
   SLUICE_ASSIGN_OR_RETURN(gpu_, gpu::open_gpu(request));
-  weights_memory_.emplace(gpu_->memory(), 0, weight_bytes());
-  kv_memory_.emplace(gpu_->memory(), weight_bytes(), kv_bytes());
+  kv_memory_.emplace(gpu_->memory(), 0, kv_bytes());
+  return {};
+}
+
+void Accelerator::drop_weights(tier::TierManager& tiers, const plan::WeightBlocks& blocks) {
+  stream_.reset();
+  blocks.evict_all(options_.tier);
+  SLUICE_CHECK(tiers.replace_memory(options_.tier, nullptr).ok());
+  gpu_->drop_weights();
+  charges_.drop_weights();
+}
+
+// A load that failed may have left the queues failed.
+Status Accelerator::take_weights(tier::TierManager& tiers, Memory& host) {
+  SLUICE_RETURN_IF_ERROR(charges_.take_weights(holding()));
+  SLUICE_RETURN_IF_ERROR(weights_budget_.set_limit(weight_bytes()));
+  SLUICE_RETURN_IF_ERROR(gpu_->take_weights(weight_bytes(), &host));
+  SLUICE_RETURN_IF_ERROR(tiers.replace_memory(options_.tier, &gpu_->weights()));
+  tiers.connect(host_tier, options_.tier, gpu_->to_device());
+  gpu_->to_device().reset();
+  gpu_->device().queue().reset();
   return {};
 }
 
 void Accelerator::add_tiers(tier::TierManager& tiers) {
-  const TierId weights = tiers.add_tier("weights in VRAM", *weights_memory_, weights_budget_);
+  const TierId weights = tiers.add_tier("weights in VRAM", gpu_->weights(), weights_budget_);
   SLUICE_CHECK(weights == options_.tier);
   tiers.add_tier("KV in VRAM", *kv_memory_, kv_budget_);
   tiers.connect(host_tier, weights, gpu_->to_device());
@@ -56,8 +73,7 @@ plan::KvStore::Pool Accelerator::kv_pool() {
 }
 
 plan::Executor::SiteParts Accelerator::parts() {
-  std::byte* const workspace =
-      plan_.computes(options_.site) ? gpu_->memory().base() + weight_bytes() + kv_bytes() : nullptr;
+  std::byte* const workspace = plan_.computes(options_.site) ? gpu_->memory().base() + kv_bytes() : nullptr;
   return {&gpu_->device(), &*stream_, workspace, &gpu_->to_device()};
 }
 

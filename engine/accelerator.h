@@ -1,14 +1,15 @@
 // Accelerator: a site of the plan beside the host: a GPU, its memory carved as the plan says, and its tiers.
 //
 // Everything that is held there is charged to one Budget of the size of the site's. Made in two steps, since its
-// tiers come behind the host's: open() takes the memory, add_tiers() makes it known.
+// tiers come behind the host's: open() takes the memory, add_tiers() makes it known. The memory of its weights can be
+// replaced while the rest stays.
 // Threads: as Runtime.
 #pragma once
 
 #include <memory>
 #include <optional>
-#include <vector>
 
+#include "engine/charges.h"
 #include "gpu/gpu.h"
 #include "offload/plan/executor.h"
 #include "offload/tier/tier_manager.h"
@@ -22,7 +23,7 @@ class Accelerator {
     uint8_t site = 1;  // of the plan
     // Of its tiers: weights, and the next one KV.
     TierId tier{2};
-    Memory* host = nullptr;     // from which weights are copied; outlives it
+    Memory* host = nullptr;     // from which weights are copied; outlives it, or drop_weights()
     uint64_t shared_bytes = 0;  // of host memory that it reaches
     Trace* trace = nullptr;
   };
@@ -33,13 +34,20 @@ class Accelerator {
   void make_stream(tier::TierManager& tiers, const plan::WeightBlocks& blocks);
   void drop_stream() { stream_.reset(); }
 
+  // Gives back the stream, all copies of weights, their memory, and the host's that they came from. Nothing that was
+  // enqueued may still use them; again is ok.
+  void drop_weights(tier::TierManager& tiers, const plan::WeightBlocks& blocks);
+  // Takes what the plan says now, copied from `host`. Where it fails some may be held: drop_weights().
+  Status take_weights(tier::TierManager& tiers, Memory& host);
+  Status set_limit(uint64_t bytes) { return charges_.set_limit(bytes); }
+
   gpu::Gpu& gpu() { return *gpu_; }
   const gpu::Gpu& gpu() const { return *gpu_; }
   plan::WeightStream& weights() { return *stream_; }
   std::byte* shared() { return gpu_->shared().base(); }
   plan::KvStore::Pool kv_pool();
   plan::Executor::SiteParts parts();
-  const tier::Budget& budget() const { return budget_; }
+  const tier::Budget& budget() const { return charges_.budget(); }
 
  private:
   Accelerator(const Graph& graph, const plan::Plan& plan, const Options& options);
@@ -51,10 +59,9 @@ class Accelerator {
   const Graph& graph_;
   const plan::Plan& plan_;
   const Options options_;
-  tier::Budget budget_;
-  std::vector<tier::Reservation> charges_;
+  Charges charges_;
   std::unique_ptr<gpu::Gpu> gpu_;
-  std::optional<MemorySlice> weights_memory_, kv_memory_;
+  std::optional<MemorySlice> kv_memory_;
   tier::Budget weights_budget_, kv_budget_;
   std::optional<plan::WeightStream> stream_;
 };

@@ -53,7 +53,7 @@ Status fill_in(EngineOptions& o, const Model& model) {
     return error(Code::invalid_argument, "prompts in bf16 and everything in F32 exclude one another");
   if (o.sessions == 0 || o.logit_rows == 0)
     return error(Code::invalid_argument, "sessions and logit_rows are at least 1");
-  if (o.ram == 0) o.ram = available_memory() / 10 * 8;  // the rest is for the page cache and the others
+  if (o.ram == 0) o.ram = affordable_ram(available_memory());
   if (o.spill_directory.empty()) o.spill_directory = temporary_directory();
   o.batch = std::min(o.batch, o.context);
   return {};
@@ -148,6 +148,7 @@ Status check_pins(const plan::PlanRequest& request, const std::string& no_gpu) {
 Result<Blueprint> draw_up(const EngineOptions& options, Purpose purpose) {
   Blueprint b;
   b.options = options;
+  b.ram_automatic = options.ram == 0;
   SLUICE_ASSIGN_OR_RETURN(b.model, open_model(options.model));
   SLUICE_RETURN_IF_ERROR(fill_in(b.options, b.model));
   b.cpu.n_threads = options.threads;

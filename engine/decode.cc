@@ -8,6 +8,7 @@ namespace sluice::engine {
 
 Status SessionImpl::decode(Runtime& runtime, std::span<const Turn> turns,
                            const std::function<void(size_t, std::span<const float>)>& on_logits) {
+  runtime.adapt();
   std::lock_guard lock(runtime.mutex());
   Batch batch;
   std::vector<SessionImpl*> sessions;
@@ -22,7 +23,7 @@ Status SessionImpl::decode(Runtime& runtime, std::span<const Turn> turns,
     batch.tokens.push_back({turn.token, position, session->sequence_, 0, true});
     sessions.push_back(session);
   }
-  SLUICE_ASSIGN_OR_RETURN(const plan::StepResult result, runtime.executor().step(batch));
+  SLUICE_ASSIGN_OR_RETURN(const plan::StepResult result, runtime.step(batch));
   const uint32_t n_vocab = runtime.graph().n_vocab;
   for (size_t i = 0; i < sessions.size(); ++i) {
     sessions[i]->tokens_.push_back(turns[i].token);

@@ -73,7 +73,12 @@ class EngineImpl : public Engine {
     return render_chat(model(), messages, add_generation_prompt);
   }
 
-  PlanReport plan_report() const override { return engine::report_plan(runtime_->blueprint()); }
+  Status resize(uint64_t ram, uint64_t vram) override { return runtime_->resize(ram, vram); }
+
+  PlanReport plan_report() const override {
+    std::lock_guard lock(runtime_->plan_mutex());
+    return engine::report_plan(runtime_->blueprint());
+  }
   MemoryReport memory() const override { return engine::report_memory(*runtime_); }
   std::vector<TierReport> tiers() const override { return engine::report_tiers(*runtime_); }
   StallReport stalls() const override { return engine::report_stalls(*runtime_); }

@@ -18,12 +18,12 @@ uint32_t widest_row(const Graph& g) {
 // What is left to others of what is free: a desktop, a browser.
 uint64_t margin(uint64_t free) { return std::min(free, std::max(256 * MiB, free / 32)); }
 
-// The context is there already, and counts.
-Result<uint64_t> budget_of(const EngineOptions& o, const gpu::GpuSpace& space, int device) {
-  const uint64_t most = space.free + space.context;
-  if (o.vram == EngineOptions::automatic) return most - margin(space.free);
-  if (o.vram <= most) return o.vram;
-  return error(Code::over_budget, "--vram {}: GPU {} has {} free", format_size(o.vram), device, format_size(most));
+// What this engine holds there already, its context among it, counts.
+Result<uint64_t> budget_of(uint64_t asked, uint64_t free, uint64_t held, int device) {
+  const uint64_t most = free + held;
+  if (asked == EngineOptions::automatic) return most - margin(free);
+  if (asked <= most) return asked;
+  return error(Code::over_budget, "--vram {}: GPU {} has {} free", format_size(asked), device, format_size(most));
 }
 
 constexpr uint64_t usual_context = 512 * MiB;
@@ -36,7 +36,7 @@ plan::AcceleratorRequest request_for(const EngineOptions& o, const Graph& g, std
   request.wanted = o.vram != EngineOptions::automatic;
   request.scratch_bytes = gpu::kernel_scratch_bytes(
       {g.n_heads, g.head_dim, widest_row(g), o.context, std::min(o.context, most_step_tokens), g.n_vocab});
-  request.fixed = {{"context", context}, {"granules", gpu::gpu_memory_cost(1)}};
+  request.fixed = {{"context", context}, {"granules", 2 * gpu::gpu_memory_cost(1)}};
   return request;
 }
 
@@ -63,10 +63,15 @@ Result<GpuChoice> choose_gpus(const EngineOptions& o, const Graph& g) {
     choice.reason = space.status().message();
     return choice;
   }
-  SLUICE_ASSIGN_OR_RETURN(const uint64_t budget, budget_of(o, *space, device));
+  SLUICE_ASSIGN_OR_RETURN(const uint64_t budget, budget_of(o.vram, space->free, space->context, device));
   choice.devices.push_back(device);
   choice.accelerators.push_back(request_for(o, g, gpu_id(device), budget, space->context));
   return choice;
+}
+
+Result<uint64_t> vram_budget(uint64_t asked, int device, uint64_t held) {
+  SLUICE_ASSIGN_OR_RETURN(const gpu::GpuSpace space, gpu::gpu_space(device));
+  return budget_of(asked, space.free, held, device);
 }
 
 GpuChoice gpus_of(const Machine& machine, const EngineOptions& o, const Graph& g) {

@@ -25,6 +25,10 @@ Result<GpuChoice> choose_gpus(const EngineOptions& options, const Graph& graph);
 // The same for a machine that need not be this one: all of the memory of its first accelerator, or options.vram.
 GpuChoice gpus_of(const Machine& machine, const EngineOptions& options, const Graph& graph);
 
+// The budget that EngineOptions::vram = `asked` comes to on a device where this engine holds `held` bytes, its context
+// among them. over_budget where there is less.
+Result<uint64_t> vram_budget(uint64_t asked, int device, uint64_t held);
+
 // How many of so many cores compute where GPUs do too: those that feed a GPU and that carry its progress want one each,
 // of few cores one for both.
 uint32_t threads_beside_gpus(uint32_t cores);

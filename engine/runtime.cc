@@ -21,7 +21,10 @@ storage::LoadMode load_mode(Load load) {
 
 }  // namespace
 
-Runtime::Runtime(Blueprint blueprint) : blueprint_(std::move(blueprint)), ram_("--ram", blueprint_.options.ram) {}
+Runtime::Runtime(Blueprint blueprint)
+    : blueprint_(std::move(blueprint)),
+      charges_("--ram", blueprint_.plan.host()),
+      pressure_(blueprint_.pressure, blueprint_.ram_automatic ? blueprint_.plan.host().budget : 0) {}
 
 Runtime::~Runtime() {
   executor_.reset();
@@ -39,31 +42,22 @@ Runtime::~Runtime() {
 Result<std::unique_ptr<Runtime>> Runtime::start(Blueprint blueprint) {
   const uint64_t start = now_ns();
   std::unique_ptr<Runtime> runtime(new Runtime(std::move(blueprint)));
-  SLUICE_RETURN_IF_ERROR(runtime->charge());
+  SLUICE_RETURN_IF_ERROR(runtime->charges_.take(runtime->plan().host()));
+  if (!runtime->blueprint_.options.trace_file.empty()) runtime->trace_ = std::make_unique<Trace>(trace_spans);
   SLUICE_RETURN_IF_ERROR(runtime->take_memory());
   SLUICE_RETURN_IF_ERROR(runtime->take_accelerators());
   SLUICE_RETURN_IF_ERROR(runtime->open_files());
   SLUICE_RETURN_IF_ERROR(runtime->make_tiers());
-  SLUICE_RETURN_IF_ERROR(runtime->load());
+  SLUICE_RETURN_IF_ERROR(runtime->load(runtime->blueprint_.options.progress));
   runtime->load_seconds_ = static_cast<double>(now_ns() - start) * 1e-9;
   return runtime;
 }
 
-// Every line of the plan's memory becomes a charge; what the plan promised always fits.
-Status Runtime::charge() {
-  for (const plan::NamedBytes& item : plan().host().memory) {
-    SLUICE_ASSIGN_OR_RETURN(auto charge, ram_.reserve(item.bytes, item.name));
-    charges_.push_back(std::move(charge));
-  }
-  if (!blueprint_.options.trace_file.empty()) trace_ = std::make_unique<Trace>(trace_spans);
-  return {};
-}
-
 Status Runtime::take_memory() {
   const uint64_t weights = plan().host().weight_arena_bytes(), kv = plan().kv_arena_bytes(plan::host_site);
-  SLUICE_ASSIGN_OR_RETURN(memory_, cpu::HostMemory::create(std::max(weights + kv, io_unit), !blueprint_.gpus.empty()));
-  weights_memory_.emplace(*memory_, 0, weights);
-  kv_memory_.emplace(*memory_, weights, kv);
+  const bool prefault = !blueprint_.gpus.empty();
+  SLUICE_ASSIGN_OR_RETURN(weights_memory_, cpu::HostMemory::create(std::max(weights, io_unit), prefault));
+  SLUICE_ASSIGN_OR_RETURN(kv_memory_, cpu::HostMemory::create(std::max(kv, io_unit), prefault));
   weights_budget_.emplace("weights", weights);
   kv_budget_.emplace("kv", kv);
   return {};
@@ -82,7 +76,7 @@ Status Runtime::take_accelerators() {
     options.device = blueprint_.gpus[i];
     options.site = static_cast<uint8_t>(i + 1);
     options.tier = TierId{static_cast<uint16_t>(2 + 2 * i)};
-    options.host = &*weights_memory_;
+    options.host = weights_memory_.get();
     options.shared_bytes = i == 0 ? shared : 0;
     options.trace = trace_.get();
     SLUICE_ASSIGN_OR_RETURN(auto accelerator, Accelerator::open(graph(), plan(), options));
@@ -98,7 +92,7 @@ Status Runtime::open_files() {
   storage::StoreOptions options;
   options.mode = load_mode(blueprint_.options.load);
   options.trace = trace_.get();
-  options.region = {memory_->base(), plan().host().weight_arena_bytes()};
+  options.region = {weights_memory_->base(), plan().host().weight_arena_bytes()};
   if (const auto& warn = blueprint_.options.warn) options.warn = [warn](const std::string& line) { warn(line); };
   std::vector<std::string> warnings;
   SLUICE_ASSIGN_OR_RETURN(store_, storage::open_store(options, &warnings));
@@ -126,10 +120,18 @@ Status Runtime::make_tiers() {
   for (auto& accelerator : accelerators_) accelerator->add_tiers(*tiers_);
   SLUICE_ASSIGN_OR_RETURN(auto blocks, plan::WeightBlocks::create(*tiers_, plan().movement.weights));
   blocks_.emplace(std::move(blocks));
+  make_streams();
+  make_kv_store();
+  make_executor();
+  return {};
+}
+
+void Runtime::make_streams() {
   weights_.emplace(*tiers_, host_tier, *blocks_, graph(), plan(), plan::host_site);
   for (auto& accelerator : accelerators_) accelerator->make_stream(*tiers_, *blocks_);
-  make_kv_store();
+}
 
+void Runtime::make_executor() {
   plan::Executor::Parts parts;
   parts.graph = &graph();
   parts.plan = &plan();
@@ -142,7 +144,11 @@ Status Runtime::make_tiers() {
   parts.trace = trace_.get();
   parts.ranges = gpu::profiler_ranges();
   executor_ = std::make_unique<plan::Executor>(parts);
-  return {};
+}
+
+Result<plan::StepResult> Runtime::step(const Batch& batch) {
+  if (executor_ == nullptr) return failure_;
+  return executor_->step(batch);
 }
 
 void Runtime::make_kv_store() {
@@ -170,8 +176,8 @@ void report_progress(void* context, uint64_t done, uint64_t) {
 }  // namespace
 
 // What the host keeps is copied from there; the rest passes through its memory.
-Status Runtime::load() {
-  Progress progress{blueprint_.options.progress};
+Status Runtime::load(const std::function<void(uint64_t, uint64_t)>& report) {
+  Progress progress{report};
   for (const plan::Holding& site : plan().movement.sites) progress.total += site.resident_bytes;
   SLUICE_RETURN_IF_ERROR(weights_->load(report_progress, &progress));
   progress.before = plan().host().resident_bytes;

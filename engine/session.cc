@@ -78,7 +78,7 @@ Status SessionImpl::run_step(std::span<const int32_t> tokens, const Wanted& want
   for (size_t i = 0; i < tokens.size(); ++i)
     batch_.tokens.push_back(
         {tokens[i], static_cast<int32_t>(tokens_.size() + i), sequence_, 0, i >= wanted.first, wanted.best});
-  SLUICE_ASSIGN_OR_RETURN(result, runtime_.executor().step(batch_));
+  SLUICE_ASSIGN_OR_RETURN(result, runtime_.step(batch_));
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   return {};
 }
@@ -104,8 +104,14 @@ Status SessionImpl::feed(std::span<const int32_t> tokens, const Wanted& wanted, 
   return status;
 }
 
+// A cancel() that was meant for an earlier call is forgotten.
+void SessionImpl::begin_call() {
+  cancelled_.store(false, std::memory_order_relaxed);
+  runtime_.adapt();
+}
+
 Status SessionImpl::append(std::span<const int32_t> tokens) {
-  forget_cancel();
+  begin_call();
   return feed(tokens, {tokens.size(), 1}, [](size_t, const plan::StepResult&) {});
 }
 
@@ -114,7 +120,7 @@ Result<std::vector<TokenScore>> SessionImpl::score(std::span<const int32_t> toke
     return error(Code::invalid_argument, "cannot score from token {} of {}", first, tokens.size());
   const plan::WorkspaceShape& shape = runtime_.plan().workspace;
   const uint32_t n_vocab = runtime_.graph().n_vocab;
-  forget_cancel();
+  begin_call();
   std::vector<TokenScore> scores;
   const auto on_rows = [&](size_t at, const plan::StepResult& rows) {
     for (uint32_t row = 0; row < rows.n_rows && at + row + 1 < tokens.size(); ++row)
@@ -127,7 +133,7 @@ Result<std::vector<TokenScore>> SessionImpl::score(std::span<const int32_t> toke
 Result<Generation> SessionImpl::generate(std::span<const int32_t> prompt, const GenerateOptions& options,
                                          const std::function<bool(int32_t, std::string_view)>& on_token) {
   if (prompt.empty()) return error(Code::invalid_argument, "an empty prompt: there is nothing to go on from");
-  forget_cancel();
+  begin_call();
   const uint32_t n_vocab = runtime_.graph().n_vocab;
   const Tokenizer& tokenizer = *runtime_.blueprint().model.tokenizer;
   SLUICE_ASSIGN_OR_RETURN(Sampler sampler, Sampler::make(sampler_options(options.sampling, context()), n_vocab));

@@ -42,7 +42,7 @@ class SessionImpl : public Session {
   Status feed(std::span<const int32_t> tokens, const Wanted& wanted, OnRows on_rows);
   Status check_room(size_t n) const;
   Status check_cancelled();
-  void forget_cancel() { cancelled_.store(false, std::memory_order_relaxed); }  // one meant for an earlier call
+  void begin_call();
   Status run_step(std::span<const int32_t> tokens, const Wanted& wanted, bool prompt, plan::StepResult& result);
 
   Runtime& runtime_;

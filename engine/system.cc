@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -31,16 +32,19 @@ uint64_t meminfo(const std::string& name) {
   return 0;
 }
 
-// What a cgroup directory leaves: limit - usage, the page cache counted as free where it is listed.
+// What a cgroup directory leaves: limit - usage, the page cache counted as free where it is listed, as MemAvailable
+// does too: what was read twice is active, and yet goes before anything is swapped out.
 uint64_t left_in(const fs::path& directory, const char* limit_file, const char* usage_file) {
   const auto limit = read_number(directory / limit_file), usage = read_number(directory / usage_file);
   if (!limit || !usage) return std::numeric_limits<uint64_t>::max();
-  uint64_t reclaimable = 0;
+  uint64_t inactive = 0, active = 0;
   std::ifstream stat(directory / "memory.stat");
   std::string name;
-  for (uint64_t value = 0; stat >> name >> value;)
-    if (name == "inactive_file" || name == "total_inactive_file") reclaimable = std::max(reclaimable, value);
-  const uint64_t used = *usage - std::min(*usage, reclaimable);
+  for (uint64_t value = 0; stat >> name >> value;) {
+    if (name == "inactive_file" || name == "total_inactive_file") inactive = std::max(inactive, value);
+    if (name == "active_file" || name == "total_active_file") active = std::max(active, value);
+  }
+  const uint64_t used = *usage - std::min(*usage, inactive + active);
   return *limit - std::min(*limit, used);
 }
 
@@ -76,6 +80,13 @@ uint64_t peak_rss() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+uint64_t resident_memory() {
+  std::ifstream file("/proc/self/statm");
+  uint64_t mapped = 0, resident = 0;
+  file >> mapped >> resident;
+  return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 std::string cache_directory() {

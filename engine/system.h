@@ -10,7 +10,8 @@ namespace sluice::engine {
 // available and what is left of the cgroups (v1 or v2) that this process is in.
 uint64_t available_memory();
 
-uint64_t peak_rss();  // of this process, bytes
+uint64_t peak_rss();         // of this process, bytes
+uint64_t resident_memory();  // the same now
 
 // "$XDG_CACHE_HOME/sluice" or "~/.cache/sluice", made if it is not there; empty where there is no home.
 std::string cache_directory();

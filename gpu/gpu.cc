@@ -1,6 +1,7 @@
 #include "gpu/gpu.h"
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 
 #include "core/bytes.h"
@@ -23,8 +24,9 @@ class OpenGpu : public Gpu {
   Status start() {
     load_kernels_early();
     const uint64_t memory = align_up(request_.memory_bytes, io_unit);
-    SLUICE_ASSIGN_OR_RETURN(arena_, GpuMemory::create(request_.device, memory + request_.scratch_bytes));
-    memory_.emplace(*arena_, 0, memory);
+    const uint64_t bytes = std::max(memory + request_.scratch_bytes, io_unit);
+    SLUICE_ASSIGN_OR_RETURN(arena_, GpuMemory::create(request_.device, bytes));
+    memory_.emplace(*arena_, 0, request_.memory_bytes);
     scratch_.emplace(*arena_, memory, request_.scratch_bytes);
     SLUICE_ASSIGN_OR_RETURN(shared_,
                             PinnedMemory::allocate(request_.device, std::max<uint64_t>(request_.shared_bytes, 1)));
@@ -34,11 +36,12 @@ class OpenGpu : public Gpu {
     options.scratch = request_.scratch_bytes > 0 ? &*scratch_ : nullptr;
     options.trace = request_.trace;
     SLUICE_ASSIGN_OR_RETURN(device_, GpuDevice::create(options));
-    return request_.host != nullptr ? reach_host(*request_.host) : Status();
+    return take_weights(request_.weight_bytes, request_.host);
   }
 
   Device& device() override { return *device_; }
   Memory& memory() override { return *memory_; }
+  Memory& weights() override { return *weights_; }
   Memory& shared() override { return *shared_; }
   CopyQueue& to_device() override {
     if (staged_ != nullptr) return *staged_;
@@ -51,29 +54,50 @@ class OpenGpu : public Gpu {
     for (const LaunchedKernels& kernel : device_->compute().totals()) bytes += kernel.bytes;
     return bytes;
   }
+  // Copies went one way, and since a host's memory could not be pinned the other.
   uint64_t bytes_to_device() const override {
-    return staged_ != nullptr ? staged_->bytes_copied() : device_->to_device().bytes_copied();
+    const StagedCopyQueue* const staged = known_staged_.load(std::memory_order_acquire);
+    return device_->to_device().bytes_copied() + (staged != nullptr ? staged->bytes_copied() : 0);
+  }
+  void drop_weights() override {
+    device_->queue().forget_recordings();
+    weights_.reset();
+    weights_arena_.reset();
+    if (staged_ == nullptr) host_ = {};
+  }
+  Status take_weights(uint64_t bytes, Memory* host) override {
+    const Status status = take(bytes, host);
+    if (!status.ok()) drop_weights();
+    return status;
   }
   const std::string& warning() const override { return host_.warning; }
   std::string describe() const override { return device_->describe(); }
 
  private:
+  Status take(uint64_t bytes, Memory* host) {
+    SLUICE_ASSIGN_OR_RETURN(weights_arena_, GpuMemory::create(request_.device, std::max(bytes, io_unit)));
+    weights_.emplace(*weights_arena_, 0, bytes);
+    // A ring that was once needed serves any memory.
+    return host != nullptr && staged_ == nullptr ? reach_host(*host) : Status();
+  }
   Status reach_host(Memory& host) {
     SLUICE_ASSIGN_OR_RETURN(host_, pin_or_ring(request_.device, host, ring_bytes));
     if (host_.warning.empty()) return {};
     SLUICE_ASSIGN_OR_RETURN(
         staged_, StagedCopyQueue::create(device_->completions(), *host_.memory, StagedCopyQueue::Direction::to_device,
                                          device_->to_device_lane()));
+    known_staged_.store(staged_.get(), std::memory_order_release);
     return {};
   }
 
   const GpuRequest request_;
-  std::unique_ptr<GpuMemory> arena_;
-  std::optional<MemorySlice> memory_, scratch_;
+  std::unique_ptr<GpuMemory> arena_, weights_arena_;
+  std::optional<MemorySlice> memory_, scratch_, weights_;
   std::unique_ptr<PinnedMemory> shared_;
   Staging host_;  // before the device: its queues end first
   std::unique_ptr<GpuDevice> device_;
   std::unique_ptr<StagedCopyQueue> staged_;
+  std::atomic<const StagedCopyQueue*> known_staged_{nullptr};  // for those who only count
 };
 
 }  // namespace

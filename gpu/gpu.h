@@ -17,12 +17,13 @@ namespace sluice::gpu {
 
 struct GpuRequest {
   int device = 0;              // as CUDA counts them
-  TierId memory_tier{1};       // that Gpu::memory() will be
+  TierId memory_tier{1};       // that Gpu::weights() will be
   uint64_t memory_bytes = 0;   // of the GPU's memory, for the caller to carve
+  uint64_t weight_bytes = 0;   // more of it, which can be replaced
   uint64_t scratch_bytes = 0;  // for the kernels alone, see kernel_scratch_bytes()
   uint64_t shared_bytes = 0;   // of host memory that kernels read and write directly
   // From which weights are copied. Pinned here, or, where that is refused, read through a pinned ring. Outlives
-  // the Gpu; may be null.
+  // the Gpu, or drop_weights(); may be null.
   Memory* host = nullptr;
   Trace* trace = nullptr;  // outlives the Gpu
 };
@@ -32,10 +33,17 @@ class Gpu {
   virtual ~Gpu() = default;
   virtual Device& device() = 0;
   virtual Memory& memory() = 0;        // GpuRequest::memory_bytes of the device's
+  virtual Memory& weights() = 0;       // GpuRequest::weight_bytes of it, or what take_weights() took
   virtual Memory& shared() = 0;        // GpuRequest::shared_bytes of the host's, at the same address for both
-  virtual CopyQueue& to_device() = 0;  // from GpuRequest::host to memory()
+  virtual CopyQueue& to_device() = 0;  // from GpuRequest::host to weights()
   virtual CopyQueue& within() = 0;     // from memory() to memory()
-  virtual Status lost() const = 0;     // why the device no longer works; ok while it does
+  // Gives weights() back to the device and lets go of GpuRequest::host; recordings, which name them, are forgotten.
+  // Nothing that was enqueued may still use either.
+  virtual void drop_weights() = 0;
+  // Takes others, after drop_weights(). Where it fails it holds none of them and may be called again; to_device() may
+  // be another queue from then on.
+  virtual Status take_weights(uint64_t bytes, Memory* host) = 0;
+  virtual Status lost() const = 0;                 // why the device no longer works; ok while it does
   virtual uint64_t bytes_computed_on() const = 0;  // that kernels read and wrote
   virtual uint64_t bytes_to_device() const = 0;    // that were copied there
   virtual const std::string& warning() const = 0;  // what is slower than it should be, and why; or empty

@@ -38,6 +38,7 @@ class GpuQueue : public Queue {
   bool has_recording(uint64_t key) const override { return recordings_.has(key); }
   void record(uint64_t key) override;
   void replay(uint64_t key) override;
+  void forget_recordings() override { recordings_.forget(); }
 
   // From any thread; what was launched so far. Indexed as KernelCall is.
   std::array<LaunchedKernels, n_kernels> totals() const;

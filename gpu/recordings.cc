@@ -15,7 +15,7 @@ void destroy(const Recordings::Recording& recording) {
 
 Recordings::~Recordings() {
   abandon();
-  for (const auto& recording : kept_) destroy(*recording);
+  forget();
   if (stream_ != nullptr) to_status(cudaStreamDestroy(stream_), "the stream that captures").ignore();
 }
 
@@ -49,6 +49,11 @@ Status Recordings::end() {
   }
   kept_.push_back(std::move(recording));
   return {};
+}
+
+void Recordings::forget() {
+  for (const auto& recording : kept_) destroy(*recording);
+  kept_.clear();
 }
 
 void Recordings::abandon() {

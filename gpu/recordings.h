@@ -49,6 +49,7 @@ class Recordings {
   void abandon();
 
   bool has(uint64_t key) const;
+  void forget();  // all that were kept
   // Now the latest used. Null if there is none.
   const Recording* use(uint64_t key);
 

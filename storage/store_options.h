@@ -31,7 +31,7 @@ struct StoreOptions {
 
   // Memory that most slots lie in, or empty. It is registered with the kernel where RLIMIT_MEMLOCK
   // allows, which spares each read the look-up of its pages and makes the region resident. It must
-  // outlive the store.
+  // outlive the store, or be replaced before (Store::use_region).
   std::span<std::byte> region = {};
 
   Trace* trace = nullptr;  // spans go to its lane "disk"; must outlive the store

@@ -51,10 +51,14 @@ bool memlock_counts() {
 
 void Ring::close() {
   if (!opened_) return;
-  // The exit alone would give the pages back some time later.
-  if (!region_.empty()) io_uring_unregister_buffers(&ring_);
+  unregister_region();  // the exit alone would give the pages back some time later
   io_uring_queue_exit(&ring_);
   opened_ = false;
+}
+
+void Ring::unregister_region() {
+  if (!region_.empty()) io_uring_unregister_buffers(&ring_);
+  region_ = {};
 }
 
 Status Ring::open(uint32_t entries, uint32_t first_choice) {

@@ -25,8 +25,10 @@ class Ring {
   // Unregisters the region and frees the ring, if open.
   void close();
 
-  // Registers a region in parts of at most 1 GiB; says why not by returning a text, else nullptr.
+  // Registers a region in parts of at most 1 GiB; says why not by returning a text, else nullptr. None is registered.
   const char* register_region(std::span<std::byte> region);
+  // Nothing may be in flight: some kernels wait for all of it.
+  void unregister_region();
 
   // The index of the registered part that holds a range, or -1.
   int registered_index(const std::byte* at, uint64_t bytes) const;

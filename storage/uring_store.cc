@@ -7,9 +7,11 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstring>
 #include <future>
+#include <mutex>
 #include <system_error>
 #include <thread>
 
@@ -30,6 +32,7 @@ class UringStore final : public StoreBase {
   ~UringStore() override;
 
   Status start();
+  void use_region(std::span<std::byte> region) override;
   std::string describe() const override;
 
  private:
@@ -51,11 +54,20 @@ class UringStore final : public StoreBase {
   void enter();
   void reap();
   void complete(uint64_t tag, int result);
+  void register_region(std::span<std::byte> region);
+  bool region_wanted() const { return region_wanted_.load(std::memory_order_acquire); }
+  bool quiet() const { return free_flights_.size() == flights_.size() && cancels_ == 0 && !wake_armed_; }
+  void change_region();
 
   UniqueFd wake_fd_;
   std::atomic<bool> wake_sent_{false};
   std::thread thread_;
-  std::string description_;
+
+  mutable std::mutex region_mutex_;
+  std::condition_variable region_changed_;
+  std::atomic<bool> region_wanted_{false};  // another one than now
+  std::span<std::byte> next_region_;
+  std::string ring_description_, region_description_;
 
   // The rest belongs to the thread.
   Ring ring_;
@@ -87,7 +99,18 @@ Status UringStore::start() {
   return status;
 }
 
-std::string UringStore::describe() const { return description_ + ", " + describe_files(); }
+std::string UringStore::describe() const {
+  std::lock_guard lock(region_mutex_);
+  return ring_description_ + region_description_ + ", " + describe_files();
+}
+
+void UringStore::use_region(std::span<std::byte> region) {
+  std::unique_lock lock(region_mutex_);
+  next_region_ = region;
+  region_wanted_.store(true, std::memory_order_release);
+  wake();
+  region_changed_.wait(lock, [this] { return !region_wanted(); });
+}
 
 void UringStore::wake() {
   if (wake_sent_.exchange(true, std::memory_order_acq_rel)) return;
@@ -111,17 +134,38 @@ void UringStore::run(std::promise<Status> started) {
 Status UringStore::open_ring() {
   // Everything that can be submitted at once: each piece, a cancel for it, and the wake-up.
   SLUICE_RETURN_IF_ERROR(ring_.open(2 * options().queue_depth + 1, options().ring_choice));
-  description_ = fmt::format("io_uring, {} deep, {}", options().queue_depth, ring_.flags());
-  if (options().region.empty()) return {};
-  const char* why_not = ring_.register_region(options().region);
-  description_ += why_not == nullptr ? ", registered memory" : fmt::format(", memory not registered ({})", why_not);
+  ring_description_ = fmt::format("io_uring, {} deep, {}", options().queue_depth, ring_.flags());
+  std::lock_guard lock(region_mutex_);
+  register_region(options().region);
   return {};
+}
+
+// Under the lock.
+void UringStore::register_region(std::span<std::byte> region) {
+  ring_.unregister_region();
+  const char* why_not = region.empty() ? nullptr : ring_.register_region(region);
+  region_description_ = region.empty()       ? ""
+                        : why_not == nullptr ? ", registered memory"
+                                             : fmt::format(", memory not registered ({})", why_not);
+}
+
+// While a region is wanted nothing new is begun; the wake-up that told of it has ended by then, or will.
+void UringStore::change_region() {
+  if (!region_wanted() || !quiet()) return;
+  {
+    std::lock_guard lock(region_mutex_);
+    register_region(next_region_);
+    region_wanted_.store(false, std::memory_order_release);
+  }
+  region_changed_.notify_all();
+  arm_wake();
 }
 
 void UringStore::loop() {
   arm_wake();
   for (;;) {
-    issue();
+    change_region();
+    if (!region_wanted()) issue();
     if (idle() && cancels_ == 0) break;
     enter();
     reap();
@@ -207,7 +251,7 @@ void UringStore::complete(uint64_t tag, int result) {
     wake_armed_ = false;
     wake_sent_.exchange(false, std::memory_order_acq_rel);
     send_cancels();
-    if (!idle()) arm_wake();
+    if (!idle() && !region_wanted()) arm_wake();
     return;
   }
   Flight& flight = flights_[tag];

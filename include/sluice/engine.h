@@ -112,6 +112,18 @@ class Engine {
   virtual Status decode(std::span<const Turn> turns,
                         const std::function<void(size_t i, std::span<const float> logits)>& on_logits) = 0;
 
+  // Hard budgets from now on, with the meaning of EngineOptions::ram and vram: 0 and `automatic` are judged by what is
+  // free now and what this engine holds itself. Sessions go on where they are, and results stay the same bit for bit;
+  // what changes is which weights stay in memory and which are read again for every step. Waits for the running step of
+  // a session, and takes about as long as loading did. An engine without a GPU remains without, whatever `vram`.
+  // over_budget names the flag and the least that works, and nothing has changed. Where memory that was free has been
+  // taken by others meanwhile, the engine goes on with the least that works, and options.warn is told; where not even
+  // that is there, or the weights cannot be read, this and all calls that compute fail with the reason until a later
+  // resize() succeeds: sessions keep what they hold.
+  // Where EngineOptions::ram (or `ram` here) is 0 the engine does the like by itself, before a call that computes, when
+  // the machine's memory runs short, and up to the budget it began with when it is free again; options.warn is told.
+  virtual Status resize(uint64_t ram, uint64_t vram) = 0;
+
   // Text to tokens. Special tokens in the text are recognized where parse_special; none is added.
   virtual Result<std::vector<int32_t>> tokenize(std::string_view text, bool parse_special) const = 0;
   // What the model wants before a text: its BOS token, or nothing.

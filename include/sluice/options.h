@@ -23,7 +23,8 @@ enum class Prompts : uint8_t { automatic, int8, bf16 };
 struct EngineOptions {
   static constexpr uint64_t automatic = UINT64_MAX;
   std::string model;          // path of a GGUF file, the first of a split one
-  uint64_t ram = 0;           // hard budget in bytes of all that is held; 0: most of what is free
+  uint64_t ram = 0;           // hard budget in bytes of all that is held; 0: most of what is free, and less while
+                              // others need it (Engine::resize)
   uint64_t vram = automatic;  // the same of a GPU's memory; automatic: most of what is free there; 0: no GPU
   uint32_t context = 0;       // tokens of a session; 0: the model's own, at most 4096
   uint32_t threads = 0;       // 0: one for each core that may be used

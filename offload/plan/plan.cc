@@ -165,25 +165,14 @@ uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site) {
              : 0;
 }
 
-namespace {
-
-// Rows of a table that is in the host's memory are read there by the host, and copied for the others.
-uint64_t lay_out_for(const Graph& graph, const Plan& plan, std::byte* base, StepTables& out) {
-  const bool at_host =
-      plan.numerics.decode.op_site.front() == host_site && plan.numerics.prompt.op_site.front() == host_site;
-  const bool gathers = !at_host || !plan.movement.table_resident;
-  return lay_out(graph, plan.workspace, plan.movement.pages_per_sequence, gathers, base, out);
-}
-
-}  // namespace
-
+// With room for rows of the embedding table, also where it is in memory: under another budget it may not be (replan).
 uint64_t table_bytes(const Graph& graph, const Plan& plan) {
   StepTables unused;
-  return lay_out_for(graph, plan, nullptr, unused);
+  return lay_out(graph, plan.workspace, plan.movement.pages_per_sequence, true, nullptr, unused);
 }
 
 void lay_out_tables(const Graph& graph, const Plan& plan, std::byte* base, StepTables& out) {
-  lay_out_for(graph, plan, base, out);
+  lay_out(graph, plan.workspace, plan.movement.pages_per_sequence, true, base, out);
 }
 
 uint32_t block_count(const Graph& graph, const Plan& plan) {

@@ -42,4 +42,20 @@ struct PlanRequest {
 // over_budget names the flag of the budget that is too small, and the least that works for this request.
 Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanRequest& request);
 
+// Which budget is too small, and the least of it that works.
+struct Shortage {
+  bool vram = false;
+  uint64_t least = 0;
+};
+
+// `now`, a plan for this graph that runs, under the budgets of `request`. Numerics, workspace, KV and the cut of the
+// weights stay as they are, so that what was computed remains valid and what follows has the same bits; planned anew is
+// which weights stay at which site, staging, run-ahead, and what the budgets are given to. Of `request` count the
+// budgets, fixed, pinned, depth and spill_limit. over_budget as in make_plan(), and in `shortage` where it is given.
+Result<Plan> replan(const Graph& graph, const Machine& machine, const PlanRequest& request, const Plan& now,
+                    Shortage* shortage = nullptr);
+
+// The same with the least budgets that work.
+Result<Plan> replan_sparingly(const Graph& graph, const Machine& machine, PlanRequest request, const Plan& now);
+
 }  // namespace sluice::plan

@@ -19,12 +19,25 @@ class Arrangement {
       plan_.numerics.near_pages = places.near_pages;
     plan_.workspace.far_pages = plan_.numerics.has_far_pages();
     plan_.movement.weights = weights;
-    largest_ = largest_block(weights);
-    plan_.movement.sites.resize(2);
-    host().budget = r_.ram_budget;
-    device().budget = accelerator().budget;
-    for (Holding& site : plan_.movement.sites) site.resident.assign(weights.blocks.size(), false);
-    find_uses();
+    begin();
+    const uint32_t near = std::min(plan_.numerics.near_pages, plan_.movement.pages_per_sequence);
+    device().kv_pages = 2 * kv_layers(accelerator_site) * r_.sequences * near;
+    if (plan_.numerics.has_far_pages()) device().kv_pages += 4 * staged_pages;
+    device().kv_kept_pages = device().kv_pages;
+    device().scratch_bytes = accelerator().scratch_bytes;
+    kv_ = host_kv(r_, kv_layers(host_site), kv_layers(accelerator_site), plan_.numerics.near_pages,
+                  plan_.workspace.tokens);
+  }
+  // With what `now`, which outlives it, cannot change.
+  Arrangement(const Graph& graph, const PlanRequest& request, const Plan& now, const Reserve& reserve)
+      : g_(graph), r_(request), reserve_(reserve), plan_(without_sites(now)) {
+    begin();
+    const Holding& there = now.movement.sites[accelerator_site];
+    device().kv_pages = there.kv_pages;
+    device().kv_kept_pages = there.kv_kept_pages;
+    device().kv_group_pages = there.kv_group_pages;
+    device().scratch_bytes = there.scratch_bytes;
+    kv_ = held_kv(now.host());
   }
 
   const Shortage& shortage() const { return shortage_; }
@@ -38,6 +51,15 @@ class Arrangement {
   }
 
  private:
+  void begin() {
+    largest_ = largest_block(plan_.movement.weights);
+    plan_.movement.sites.resize(2);
+    host().budget = r_.ram_budget;
+    device().budget = accelerator().budget;
+    for (Holding& site : plan_.movement.sites) site.resident.assign(blocks().size(), false);
+    find_uses();
+  }
+
   // Splits where tiles begin, as near as they are; none where an op has no such row.
   Placement at_tiles(Placement placement, const WeightMap& weights) const {
     for (size_t op = 0; op < placement.splits.size(); ++op) {
@@ -134,11 +156,6 @@ class Arrangement {
     Holding& d = device();
     const auto at = [this](size_t i) { return at_device(i); };
     const auto decodes = [this](size_t i) { return decode_[i] > 0; };
-    const uint32_t near = std::min(plan_.numerics.near_pages, plan_.movement.pages_per_sequence);
-    d.kv_pages = 2 * kv_layers(accelerator_site) * r_.sequences * near;
-    if (plan_.numerics.has_far_pages()) d.kv_pages += 4 * staged_pages;
-    d.kv_kept_pages = d.kv_pages;
-    d.scratch_bytes = accelerator().scratch_bytes;
     uint64_t left = d.budget;
     const uint64_t fixed = total(accelerator().fixed) + d.scratch_bytes + workspace_bytes(g_, plan_, accelerator_site) +
                            bytes_of(role(BlockRole::vector)) + plan_.kv_arena_bytes(accelerator_site);
@@ -174,13 +191,11 @@ class Arrangement {
     if (computes) fixed += workspace_bytes(g_, plan_, host_site) + bytes_of(role(BlockRole::vector));
     const auto wanted = [this](size_t i) { return at_host_[i] || (at_device(i) && !device().resident[i]); };
     const uint64_t weights = bytes_of(wanted), passing = passing_bytes(largest_);
-    const HostKv kv = host_kv(r_, kv_layers(host_site), kv_layers(accelerator_site), plan_.numerics.near_pages,
-                              plan_.workspace.tokens);
-    const uint64_t page = plan_.movement.page_slot_bytes, least_kv = kv.least * page;
+    const uint64_t page = plan_.movement.page_slot_bytes, least_kv = kv_.least * page;
     const uint64_t least = least_kv + passing + std::min(weights, least_staging(largest_));
     SLUICE_RETURN_IF_ERROR(take(left, fixed, least, false));
     if (computes) keep_all(h, role(BlockRole::vector));
-    const bool all_fit = left >= kv.whole * page + passing + weights;
+    const bool all_fit = left >= kv_.whole * page + passing + weights;
     h.staging_bytes = passing;
     if (!all_fit) {
       const uint64_t most = align_down(left - least_kv, io_unit);
@@ -188,7 +203,7 @@ class Arrangement {
       h.ahead_bytes = std::min(reserve_.host_ahead_bytes, h.staging_bytes - passing - 2 * largest_);
     }
     left -= h.staging_bytes;
-    left -= give_kv(kv, r_, left, plan_.movement, h);
+    left -= give_kv(kv_, r_, left, plan_.movement, h);
     keep_spread(h, left, wanted);
     keep_table(left);
     return {};
@@ -222,6 +237,7 @@ class Arrangement {
   const Reserve& reserve_;
   Plan plan_;
   Shortage shortage_;
+  HostKv kv_;
   uint64_t largest_ = 0;
   std::vector<uint32_t> decode_, prompt_;  // by block: uses at the accelerator
   std::vector<bool> at_host_;              // by block: the host computes with it
@@ -287,6 +303,13 @@ HostKv host_kv(const PlanRequest& r, uint32_t layers, uint32_t other_layers, uin
   return kv;
 }
 
+HostKv held_kv(const Holding& host) {
+  HostKv kv;
+  kv.whole = kv.least = host.kv_pages;
+  kv.held = &host;
+  return kv;
+}
+
 uint64_t total(const std::vector<NamedBytes>& items) {
   uint64_t sum = 0;
   for (const NamedBytes& item : items) sum += item.bytes;
@@ -304,6 +327,12 @@ Status check_spill(const Plan& plan, const PlanRequest& r) {
 
 uint64_t give_kv(const HostKv& kv, const PlanRequest& r, uint64_t left, Movement& m, Holding& host) {
   const uint64_t page = m.page_slot_bytes;
+  if (kv.held != nullptr) {
+    host.kv_pages = kv.held->kv_pages;
+    host.kv_kept_pages = kv.held->kv_kept_pages;
+    host.kv_group_pages = kv.held->kv_group_pages;
+    return host.kv_pages * page;
+  }
   uint64_t most = left / page;
   if (kv.whole > most) most = std::max(left / 2 / page, kv.least);
   if (kv.whole <= most) {
@@ -335,9 +364,25 @@ Plan plan_shell(const Graph& g, const Machine& machine, const PlanRequest& r, ui
   return plan;
 }
 
+Plan without_sites(const Plan& plan) {
+  Plan shell = plan;
+  shell.movement.sites.clear();
+  shell.movement.table_resident = false;
+  shell.prediction = {};
+  return shell;
+}
+
 Result<Plan> arrange(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
                      const Places& places, const Reserve& reserve, Shortage* shortage) {
   Arrangement arrangement(graph, machine, request, weights, places, reserve);
+  auto plan = arrangement.run();
+  if (shortage != nullptr) *shortage = arrangement.shortage();
+  return plan;
+}
+
+Result<Plan> rearrange(const Graph& graph, const PlanRequest& request, const Plan& now, const Reserve& reserve,
+                       Shortage* shortage) {
+  Arrangement arrangement(graph, request, now, reserve);
   auto plan = arrangement.run();
   if (shortage != nullptr) *shortage = arrangement.shortage();
   return plan;

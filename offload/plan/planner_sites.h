@@ -52,12 +52,17 @@ uint32_t pages_per_sequence(const PlanRequest& request);
 // `other_layers` what is behind the near pages.
 struct HostKv {
   uint64_t whole = 0, tails = 0, filling = 0, least = 0;
+  const Holding* held = nullptr;  // whose pages they are, where they are there already
 };
 HostKv host_kv(const PlanRequest& request, uint32_t layers, uint32_t other_layers, uint32_t near_pages,
                uint32_t step_tokens);
+// Those that `host`, which outlives the result, has: all of them stay as they are.
+HostKv held_kv(const Holding& host);
 
 // A plan without its movement's sites: what does not depend on where things are.
 Plan plan_shell(const Graph& graph, const Machine& machine, const PlanRequest& request, uint32_t step_tokens);
+// What stays of a plan when it is made anew for other budgets (replan).
+Plan without_sites(const Plan& plan);
 
 uint64_t total(const std::vector<NamedBytes>& items);
 
@@ -68,16 +73,13 @@ Status check_spill(const Plan& plan, const PlanRequest& request);
 // fills slowly and weights are read by every token. What they take.
 uint64_t give_kv(const HostKv& kv, const PlanRequest& request, uint64_t left, Movement& movement, Holding& host);
 
-// Which budget is too small, and the least of it that works.
-struct Shortage {
-  bool vram = false;
-  uint64_t least = 0;
-};
-
 // The plan with everything but its prediction. `weights` are those of `graph`, cut; splits go to where tiles begin.
 // over_budget names the flag and the
 // least of it that works with these places, and so does `shortage` where it is given.
 Result<Plan> arrange(const Graph& graph, const Machine& machine, const PlanRequest& request, const WeightMap& weights,
                      const Places& places, const Reserve& reserve, Shortage* shortage = nullptr);
+// The same for the budgets of `request` with all else as in `now`, which has an accelerator.
+Result<Plan> rearrange(const Graph& graph, const PlanRequest& request, const Plan& now, const Reserve& reserve,
+                       Shortage* shortage = nullptr);
 
 }  // namespace sluice::plan

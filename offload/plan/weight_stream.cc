@@ -3,6 +3,18 @@
 #include "core/error.h"
 
 namespace sluice::plan {
+namespace {
+
+// Evicts a copy that nobody has pinned, failed ones too.
+void wait_until_gone(tier::TierManager& tiers, BlockId id, TierId tier) {
+  while (tiers.state(id, tier) != tier::CopyState::absent) {
+    tiers.poll();
+    if (tiers.evict(id, tier).ok()) tiers.poll();
+    if (const Event next = tiers.pending(tier); !(next == Event())) next.wait().ignore();
+  }
+}
+
+}  // namespace
 
 Result<WeightBlocks> WeightBlocks::create(tier::TierManager& tiers, const WeightMap& weights) {
   WeightBlocks blocks(tiers);
@@ -20,6 +32,11 @@ WeightBlocks::~WeightBlocks() {
   if (ids_.empty()) return;  // moved from
   for (const BlockId id : ids_) tiers_->drop(id);
   tiers_->poll();
+}
+
+void WeightBlocks::evict_all(TierId tier) const {
+  for (const BlockId id : ids_) tiers_->evict(id, tier).ignore();  // what cannot leave yet is asked again
+  for (const BlockId id : ids_) wait_until_gone(*tiers_, id, tier);
 }
 
 WeightStream::WeightStream(tier::TierManager& tiers, TierId tier, const WeightBlocks& blocks, const Graph& graph,
@@ -133,11 +150,7 @@ void WeightStream::start_over() {
   for (const uint32_t index : order()) {
     pins_[index].release();
     tiers_.cancel(blocks_[index], tier_);
-    while (tiers_.state(blocks_[index], tier_) != tier::CopyState::absent) {
-      tiers_.poll();
-      if (tiers_.evict(blocks_[index], tier_).ok()) tiers_.poll();
-      if (const Event next = tiers_.pending(tier_); !(next == Event())) next.wait().ignore();
-    }
+    wait_until_gone(tiers_, blocks_[index], tier_);
   }
   next_use_ = next_done_ = next_issue_ = 0;
   ahead_bytes_ = 0;

@@ -31,6 +31,8 @@ class WeightBlocks {
   ~WeightBlocks();  // no pins may be left
   BlockId operator[](uint32_t index) const { return ids_[index]; }
   size_t size() const { return ids_.size(); }
+  // Lets all copies in `tier` go and returns when they are gone. No pins may be left there, and no stream.
+  void evict_all(TierId tier) const;
 
  private:
   explicit WeightBlocks(tier::TierManager& tiers) : tiers_(&tiers) {}

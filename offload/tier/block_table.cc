@@ -50,6 +50,17 @@ void BlockTable::connect(TierId from, TierId to) {
   tiers_[from.value]->links[to.value] = true;
 }
 
+Status BlockTable::replace_memory(TierId tier, Memory* memory) {
+  std::lock_guard lock(mutex_);
+  SLUICE_CHECK(tier.value < tiers_.size());
+  SlotSpace& space = tiers_[tier.value]->space;
+  if (space.used() > 0)
+    return error(Code::invalid_argument, "tier {}: its memory cannot be replaced while {} of it are in use",
+                 space.name(), format_size(space.used()));
+  space.use(memory);
+  return {};
+}
+
 void BlockTable::use_spill(FileId file, uint64_t bytes) {
   std::lock_guard lock(mutex_);
   SLUICE_CHECK(!spill_);

@@ -56,6 +56,7 @@ class BlockTable {
 
   TierId add_tier(std::string name, Memory& memory, Budget& budget);
   void connect(TierId from, TierId to);
+  Status replace_memory(TierId tier, Memory* memory);
   // Where dirty copies go. Without it they cannot leave.
   void use_spill(FileId file, uint64_t bytes);
   std::optional<FileId> spill_file() const;

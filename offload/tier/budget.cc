@@ -30,6 +30,20 @@ Result<Reservation> Budget::reserve(uint64_t bytes, std::string_view what) {
   return Reservation(this, bytes);
 }
 
+Status Budget::set_limit(uint64_t limit) {
+  std::lock_guard lock(mutex_);
+  if (used_ > limit)
+    return error(Code::over_budget, "budget {}: {} are reserved, which is more than {}", name_, format_size(used_),
+                 format_size(limit));
+  limit_ = limit;
+  return {};
+}
+
+uint64_t Budget::limit() const {
+  std::lock_guard lock(mutex_);
+  return limit_;
+}
+
 uint64_t Budget::used() const {
   std::lock_guard lock(mutex_);
   return used_;

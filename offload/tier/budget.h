@@ -44,8 +44,11 @@ class Budget {
   // over_budget says what was wanted, how much, and how much is left of which budget.
   Result<Reservation> reserve(uint64_t bytes, std::string_view what);
 
+  // Another limit from now on. over_budget, and nothing has changed, where more is reserved than that.
+  Status set_limit(uint64_t limit);
+
   const std::string& name() const { return name_; }
-  uint64_t limit() const { return limit_; }
+  uint64_t limit() const;
   uint64_t used() const;
   uint64_t peak() const;  // the most that was ever reserved at once
   uint64_t left() const;
@@ -55,8 +58,8 @@ class Budget {
   void give_back(uint64_t bytes);
 
   const std::string name_;
-  const uint64_t limit_;
   mutable std::mutex mutex_;
+  uint64_t limit_;
   uint64_t used_ = 0, peak_ = 0;
 };
 

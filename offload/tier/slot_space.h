@@ -7,6 +7,7 @@
 #pragma once
 
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,8 @@ class SlotSpace {
   Result<SlotId> allocate(uint64_t bytes);
   void free(SlotId slot);
   std::byte* address(SlotId slot) const;
+  // Other memory of the same kind from now on, or none: then nothing finds room. No slot may be out.
+  void use(Memory* memory);
 
   const std::string& name() const { return name_; }
   bool host_accessible() const { return host_accessible_; }
@@ -37,11 +40,12 @@ class SlotSpace {
 
  private:
   const std::string name_;
-  std::byte* const base_;
+  const uint32_t max_slots_;
   const bool host_accessible_;
   Budget& budget_;
   mutable std::mutex mutex_;
-  RangeAllocator ranges_;
+  std::byte* base_ = nullptr;
+  std::optional<RangeAllocator> ranges_;
   std::vector<Reservation> charges_;  // by SlotId
   uint64_t peak_ = 0;
 };

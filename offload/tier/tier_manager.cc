@@ -73,6 +73,8 @@ void TierManager::connect(TierId from, TierId to, CopyQueue& queue) {
   impl_->transfers.connect(from, to, queue);
 }
 
+Status TierManager::replace_memory(TierId tier, Memory* memory) { return impl_->table.replace_memory(tier, memory); }
+
 Result<BlockId> TierManager::add_block(BlockKind kind, std::vector<Extent> home) {
   if (home.empty()) return error(Code::invalid_argument, "a block with a home needs at least one extent");
   if (impl_->options.store == nullptr)

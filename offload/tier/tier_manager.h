@@ -125,8 +125,13 @@ class TierManager {
   // charged to `budget`; both must outlive the manager.
   TierId add_tier(std::string name, Memory& memory, Budget& budget);
   // Copies from one memory tier to another go through `queue`. A block fetched to a tier that files
-  // cannot be read into goes through the host.
+  // cannot be read into goes through the host. Again: through another one from now on; only while nothing is under
+  // way between the two.
   void connect(TierId from, TierId to, CopyQueue& queue);
+  // Other memory for a tier, of the same kind: what the tier had may be given back then. Null: none, and nothing finds
+  // room there. The limit of its Budget is the caller's to set. invalid_argument, and nothing has changed, while the
+  // tier holds copies or something passes through it: evict() them and wait until they are gone.
+  Status replace_memory(TierId tier, Memory* memory);
 
   // Blocks. The first form has a home in files; the second is born in memory by create().
   Result<BlockId> add_block(BlockKind kind, std::vector<Extent> home);

@@ -38,6 +38,11 @@ void Transfers::connect(TierId from, TierId to, CopyQueue& queue) {
     lane = lanes_.emplace_back(std::make_unique<Lane>()).get();
     lane->queue = &queue;
   }
+  for (Link& link : links_)
+    if (link.from == from && link.to == to) {
+      link.lane = lane;
+      return;
+    }
   links_.push_back({from, to, lane});
 }
 

@@ -238,6 +238,7 @@ class FakeEngine : public Engine {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return {};
   }
+  Status resize(uint64_t, uint64_t) override { return {}; }
   Result<std::vector<int32_t>> tokenize(std::string_view text, bool special) const override {
     return to_tokens(text, special);
   }

@@ -15,27 +15,7 @@ namespace {
 using engine::Blueprint;
 using engine::Runtime;
 using testing::Fault;
-using testing::FaultyStore;
-
-// A faulty store that keeps the one beneath it alive.
-class OwnedFaultyStore final : public Store {
- public:
-  explicit OwnedFaultyStore(std::unique_ptr<Store> inner) : inner_(std::move(inner)), faulty_(*inner_) {}
-  FaultyStore& faults() { return faulty_; }
-
-  Result<FileId> open(const std::string& path) override { return faulty_.open(path); }
-  Result<FileId> create_spill(const std::string& d, uint64_t n) override { return faulty_.create_spill(d, n); }
-  void close(FileId file) override { faulty_.close(file); }
-  uint64_t size(FileId file) const override { return faulty_.size(file); }
-  void submit(std::span<const IoRequest> r, std::span<Event> e) override { faulty_.submit(r, e); }
-  void cancel(std::span<const Event> events) override { faulty_.cancel(events); }
-  StoreStats stats() const override { return faulty_.stats(); }
-  std::string describe() const override { return faulty_.describe(); }
-
- private:
-  std::unique_ptr<Store> inner_;
-  FaultyStore faulty_;
-};
+using testing::OwnedFaultyStore;
 
 size_t entries(const char* directory) {
   const std::filesystem::directory_iterator all(directory);

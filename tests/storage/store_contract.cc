@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -277,6 +278,35 @@ void submitters_do_not_disturb_each_other(Store& store, FileId file, const std::
   CHECK(store.stats().in_flight == 0);
 }
 
+// Memory that is said to hold most slots comes and goes, at the same address with other pages beneath too, while
+// requests in other memory are under way.
+void regions_come_and_go(Store& store, FileId file) {
+  constexpr uint64_t bytes = 256 * KiB;
+  void* at = nullptr;
+  for (int round = 0; round < 6; ++round) {
+    void* const mapped = ::mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(mapped != MAP_FAILED);
+    at = mapped;
+    auto* const slot = static_cast<std::byte*>(mapped);
+    Batch elsewhere(random_extents(file, 12, 100 * KiB, 40 + round));
+    elsewhere.submit(store);
+    store.use_region({slot, bytes});
+    const IoRequest request{Op::read, {file, uint64_t(round) * 4096 + 77, 100'000}, slot};
+    Event event;
+    store.submit({&request, 1}, {&event, 1});
+    CHECK(event.wait().ok());
+    const std::byte* const payload = slot + payload_offset(request.extent);
+    for (uint64_t i = 0; i < request.extent.bytes; ++i)
+      if (payload[i] != pattern(request.extent.offset + i, seed)) FAIL("wrong byte ", i, " in round ", round);
+    store.use_region({});
+    ::munmap(mapped, bytes);
+    for (size_t i = 0; i < elsewhere.events.size(); ++i) {
+      CHECK(elsewhere.events[i].wait().ok());
+      CHECK(elsewhere.memory[i].holds(seed));
+    }
+  }
+}
+
 void closing_waits_for_nobody(Store& store, const std::string& path) {
   const ProcessCounts before = ProcessCounts::now();
   auto file = store.open(path);
@@ -317,6 +347,7 @@ void store_contract(const StoreFactory& make) {
     SUBCASE("early ends") { cancelling_ends_early(*store, file); }
     SUBCASE("destruction") { destruction_ends_everything(std::move(store), path); }
     SUBCASE("many submitters") { submitters_do_not_disturb_each_other(*store, file, directory.path()); }
+    SUBCASE("regions") { regions_come_and_go(*store, file); }
     SUBCASE("closing early") { closing_waits_for_nobody(*store, path); }
   }
   CHECK(returns_to(before));

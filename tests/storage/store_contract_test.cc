@@ -46,6 +46,7 @@ class Owner final : public Store {
   uint64_t size(FileId file) const override { return outer_->size(file); }
   void submit(std::span<const IoRequest> r, std::span<Event> e) override { outer_->submit(r, e); }
   void cancel(std::span<const Event> events) override { outer_->cancel(events); }
+  void use_region(std::span<std::byte> region) override { outer_->use_region(region); }
   StoreStats stats() const override { return outer_->stats(); }
   std::string describe() const override { return outer_->describe(); }
 

@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -43,6 +44,7 @@ class FaultyStore final : public Store {
   uint64_t size(FileId file) const override { return inner_.size(file); }
   void submit(std::span<const IoRequest> requests, std::span<Event> events) override;
   void cancel(std::span<const Event> events) override { inner_.cancel(events); }
+  void use_region(std::span<std::byte> region) override { inner_.use_region(region); }
   StoreStats stats() const override;
   std::string describe() const override { return "faulty " + inner_.describe(); }
 
@@ -56,6 +58,33 @@ class FaultyStore final : public Store {
   bool armed_ = false, fail_spill_ = false;
   uint64_t seen_[2] = {0, 0};  // by op, since the fault was set
   std::deque<Timeline> failed_;
+};
+
+// A faulty store that keeps the one beneath it alive.
+class OwnedFaultyStore final : public Store {
+ public:
+  explicit OwnedFaultyStore(std::unique_ptr<Store> inner) : inner_(std::move(inner)), faulty_(*inner_) {}
+  FaultyStore& faults() { return faulty_; }
+  // Called after each use_region().
+  void when_region_changes(std::function<void()> hook) { region_changed_ = std::move(hook); }
+
+  Result<FileId> open(const std::string& path) override { return faulty_.open(path); }
+  Result<FileId> create_spill(const std::string& d, uint64_t n) override { return faulty_.create_spill(d, n); }
+  void close(FileId file) override { faulty_.close(file); }
+  uint64_t size(FileId file) const override { return faulty_.size(file); }
+  void submit(std::span<const IoRequest> r, std::span<Event> e) override { faulty_.submit(r, e); }
+  void cancel(std::span<const Event> events) override { faulty_.cancel(events); }
+  void use_region(std::span<std::byte> region) override {
+    faulty_.use_region(region);
+    if (region_changed_) region_changed_();
+  }
+  StoreStats stats() const override { return faulty_.stats(); }
+  std::string describe() const override { return faulty_.describe(); }
+
+ private:
+  std::unique_ptr<Store> inner_;
+  FaultyStore faulty_;
+  std::function<void()> region_changed_;
 };
 
 // Requests pass one after the other through a link of the given bandwidth, and each takes the latency on
@@ -78,6 +107,7 @@ class SlowStore final : public Store {
   uint64_t size(FileId file) const override { return inner_.size(file); }
   void submit(std::span<const IoRequest> requests, std::span<Event> events) override;
   void cancel(std::span<const Event> events) override;
+  void use_region(std::span<std::byte> region) override { inner_.use_region(region); }
   StoreStats stats() const override;
   std::string describe() const override { return "slow " + inner_.describe(); }
 

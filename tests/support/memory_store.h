@@ -48,6 +48,7 @@ class MemoryStore : public Store {
   uint64_t size(FileId file) const override;
   void submit(std::span<const IoRequest> requests, std::span<Event> events) override;
   void cancel(std::span<const Event> events) override;
+  void use_region(std::span<std::byte>) override {}
   StoreStats stats() const override;
   std::string describe() const override { return "files in memory"; }
 

@@ -32,6 +32,52 @@ TEST_CASE("three tiers: a fetch to the device borrows host memory and gives it b
   CHECK(rig.up.copies() == 1);
 }
 
+TEST_CASE("three tiers: memory is replaced when it is empty, and what lies elsewhere stays") {
+  Rig rig(options());
+  const BlockId a = rig.home(100, 20000), b = rig.home(4096, 8192);
+  const BlockId kept = rig.make(5000, rig.host, 3);
+  {
+    const Pin pin = rig.fetched(a, rig.device);
+    CHECK(rig.tiers->replace_memory(rig.device, nullptr).code() == Code::invalid_argument);
+    CHECK(rig.holds_file(pin));
+  }
+  rig.evicted(a, rig.device);
+  CHECK(rig.tiers->replace_memory(rig.host, nullptr).code() == Code::invalid_argument);
+
+  REQUIRE(rig.tiers->replace_memory(rig.device, nullptr).ok());
+  CHECK(rig.tiers->stats(rig.device).capacity == 0);
+  CHECK(rig.tiers->fetch(a, rig.device).code() == Code::over_budget);
+  SimMemory smaller(24 * KiB, false);
+  REQUIRE(rig.tiers->replace_memory(rig.device, &smaller).ok());
+  CHECK(rig.tiers->stats(rig.device).capacity == 24 * KiB);
+  {
+    const Pin pin = rig.fetched(a, rig.device);
+    CHECK(rig.holds_file(pin));
+    CHECK(pin.data() >= smaller.base());
+    CHECK(pin.data() < smaller.base() + smaller.capacity());
+    CHECK(rig.tiers->fetch(b, rig.device).code() == Code::over_budget);
+  }
+  rig.evicted(a, rig.device);
+  REQUIRE(rig.tiers->replace_memory(rig.device, &rig.device_memory).ok());
+  { const Pin pin = rig.fetched(b, rig.device); }
+  rig.evicted(b, rig.device);
+  const Pin still = rig.ready_pin(kept, rig.host);
+  CHECK(holds(still.data(), 5000, 3));
+}
+
+TEST_CASE("three tiers: copies go through the queue that was connected last") {
+  Rig rig(options());
+  const BlockId id = rig.home(100, 20000);
+  SimCopyQueue other{SimCopyQueue::Options()};
+  { const Pin pin = rig.fetched(id, rig.device); }
+  rig.evicted(id, rig.device);
+  rig.tiers->connect(rig.host, rig.device, other);
+  CHECK(rig.holds_file(rig.fetched(id, rig.device)));
+  CHECK(rig.up.copies() == 1);
+  CHECK(other.copies() == 1);
+  rig.tiers.reset();
+}
+
 TEST_CASE("three tiers: a device whose loads wait for staging says so through pending()") {
   Rig rig(options(16 * KiB, 64 * KiB));
   rig.memory_store->hold();
