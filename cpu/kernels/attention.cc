@@ -65,6 +65,13 @@ void list_cells(const AttentionCall& call, const TokenSlot& slot, int64_t begin,
   for (uint32_t i = n; i % key_cells != 0; ++i) cells.index[i] = cells.index[n - 1];
 }
 
+// A row that is used soon, into the second-level cache. Rows of a page follow one another, but those of values begin
+// elsewhere, and so does the next page: a core would wait for each anew, and of its own reads has too few under way.
+template <class T>
+[[gnu::always_inline]] inline void prefetch_row(const T* row, uint32_t head_dim) {
+  for (uint32_t d = 0; d < head_dim; d += 64 / sizeof(T)) __builtin_prefetch(row + d, 0, 2);
+}
+
 template <uint32_t R, class T>
 [[gnu::always_inline]] inline void score_cells(Rows<R>& rows, const T* keys, uint32_t head_dim, const Cells& cells,
                                                uint32_t at) {
@@ -213,8 +220,15 @@ void attend_block(const AttentionCall& call, Rows<R>& rows, const Visible* seen,
   const uint64_t head_offset = uint64_t{kv_head} * call.page_tokens * call.head_dim;
   const T* keys = reinterpret_cast<const T*>(span.k_pages[page - span.first_page]) + head_offset;
   const T* values = reinterpret_cast<const T*>(span.v_pages[page - span.first_page]) + head_offset;
-  for (uint32_t i = cells.begin / key_cells * key_cells; i < cells.end; i += key_cells)
+  const bool last = page + 1 >= span.first_page + int64_t{span.n_pages};
+  const T* next = reinterpret_cast<const T*>(span.k_pages[page - span.first_page + (last ? 0 : 1)]) + head_offset;
+  for (uint32_t i = cells.begin / key_cells * key_cells; i < cells.end; i += key_cells) {
+    for (uint32_t c = i; c < i + key_cells; ++c) {
+      prefetch_row(values + uint64_t{cells.index[c]} * call.head_dim, call.head_dim);
+      prefetch_row(next + uint64_t{cells.index[c]} * call.head_dim, call.head_dim);
+    }
     score_cells<R>(rows, keys, call.head_dim, cells, i);
+  }
   Places places[R];
   for (uint32_t r = 0; r < R; ++r) {
     const int64_t from = seen[r].begin > begin ? seen[r].begin : begin, to = seen[r].end < end ? seen[r].end : end;

@@ -103,20 +103,20 @@ class LayerTimer {
   }
 
   // Attention of n tokens behind `pages` pages, each call over pages of its own: those of a layer come
-  // from memory, since all the weights were read since its last step.
+  // from memory, since all the weights were read since its last step. So all of the memory is gone through.
   Result<double> time_attention(uint32_t n, uint32_t pages) {
-    constexpr uint32_t n_layers = 30;
     place(n, pages * page_tokens);
     const uint64_t page = page_tokens * s_.kv() * kv_bytes(type_);
+    const auto n_layers = std::clamp<uint64_t>(timer_.weights_bytes() / (2 * span_.n_pages * page), 30, 4096);
     std::vector<std::vector<std::byte*>> lists(2 * n_layers);
     std::vector<KvSpan> spans(n_layers, span_);
     for (auto& list : lists)
       for (uint32_t i = 0; i < span_.n_pages; ++i) list.push_back(timer_.next_page(page));
-    for (uint32_t i = 0; i < n_layers; ++i) {
+    for (uint64_t i = 0; i < n_layers; ++i) {
       spans[i].k_pages = lists[2 * i].data();
       spans[i].v_pages = lists[2 * i + 1].data();
     }
-    uint32_t next = 0;
+    uint64_t next = 0;
     return timer_.time([&](Queue& queue) {
       queue.launch(AttentionCall{x_[0], tokens_.data(), &spans[next++ % n_layers], n, s_.heads, s_.kv_heads,
                                  s_.head_dim, page_tokens, type_, 0.1f, 0, 0, false, true, true, nullptr, x_[1]});

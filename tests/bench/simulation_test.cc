@@ -265,7 +265,7 @@ TEST_CASE("simulation: on the reference machine a 70B model decodes within 10 % 
   const plan::Plan p = planned(g, m, r);
   const double seconds = simulated_decode(g, m, p, 256).seconds;
   const double ideal = ideal_token_s(shape, m, {24 * GiB - 512 * MiB, 200 * GiB, 8192, 256});
-  CHECK(seconds >= ideal);
+  CHECK(seconds >= ideal_token_s(shape, m, {24 * GiB - 512 * MiB, 200 * GiB, 256, 256}));  // KV that nobody has yet
   CHECK(seconds <= ideal / 0.9);
   CHECK(1 / seconds >= 7.5);
 }
