@@ -30,6 +30,7 @@ Status Accelerator::start() {
   request.scratch_bytes = holding().scratch_bytes;
   request.shared_bytes = options_.shared_bytes;
   request.host = options_.host;
+  request.pages = options_.pages;
   request.trace = options_.trace;
   SLUICE_ASSIGN_OR_RETURN(gpu_, gpu::open_gpu(request));
   kv_memory_.emplace(gpu_->memory(), 0, kv_bytes());

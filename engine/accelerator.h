@@ -24,6 +24,7 @@ class Accelerator {
     // Of its tiers: weights, and the next one KV.
     TierId tier{2};
     Memory* host = nullptr;     // from which weights are copied; outlives it, or drop_weights()
+    Memory* pages = nullptr;    // of the host, from which KV is copied; outlives it; may be null
     uint64_t shared_bytes = 0;  // of host memory that it reaches
     Trace* trace = nullptr;
   };

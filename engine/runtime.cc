@@ -77,6 +77,7 @@ Status Runtime::take_accelerators() {
     options.site = static_cast<uint8_t>(i + 1);
     options.tier = TierId{static_cast<uint16_t>(2 + 2 * i)};
     options.host = weights_memory_.get();
+    options.pages = plan().numerics.has_far_pages() ? kv_memory_.get() : nullptr;
     options.shared_bytes = i == 0 ? shared : 0;
     options.trace = trace_.get();
     SLUICE_ASSIGN_OR_RETURN(auto accelerator, Accelerator::open(graph(), plan(), options));

@@ -36,6 +36,8 @@ class OpenGpu : public Gpu {
     options.scratch = request_.scratch_bytes > 0 ? &*scratch_ : nullptr;
     options.trace = request_.trace;
     SLUICE_ASSIGN_OR_RETURN(device_, GpuDevice::create(options));
+    if (request_.pages != nullptr)
+      if (auto pinned = PinnedMemory::pin(request_.device, *request_.pages); pinned.ok()) pages_ = std::move(*pinned);
     return take_weights(request_.weight_bytes, request_.host);
   }
 
@@ -93,7 +95,7 @@ class OpenGpu : public Gpu {
   const GpuRequest request_;
   std::unique_ptr<GpuMemory> arena_, weights_arena_;
   std::optional<MemorySlice> memory_, scratch_, weights_;
-  std::unique_ptr<PinnedMemory> shared_;
+  std::unique_ptr<PinnedMemory> shared_, pages_;
   Staging host_;  // before the device: its queues end first
   std::unique_ptr<GpuDevice> device_;
   std::unique_ptr<StagedCopyQueue> staged_;

@@ -25,6 +25,9 @@ struct GpuRequest {
   // From which weights are copied. Pinned here, or, where that is refused, read through a pinned ring. Outlives
   // the Gpu, or drop_weights(); may be null.
   Memory* host = nullptr;
+  // Of the host too, from which within() may copy: pinned, or slower where that is refused. Outlives the Gpu; may be
+  // null.
+  Memory* pages = nullptr;
   Trace* trace = nullptr;  // outlives the Gpu
 };
 
@@ -36,7 +39,7 @@ class Gpu {
   virtual Memory& weights() = 0;       // GpuRequest::weight_bytes of it, or what take_weights() took
   virtual Memory& shared() = 0;        // GpuRequest::shared_bytes of the host's, at the same address for both
   virtual CopyQueue& to_device() = 0;  // from GpuRequest::host to weights()
-  virtual CopyQueue& within() = 0;     // from memory() to memory()
+  virtual CopyQueue& within() = 0;     // from memory(), and from the host's, to memory()
   // Gives weights() back to the device and lets go of GpuRequest::host; recordings, which name them, are forgotten.
   // Nothing that was enqueued may still use either.
   virtual void drop_weights() = 0;
