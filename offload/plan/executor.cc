@@ -1,5 +1,5 @@
 // One step: checks, tables, the walk over the graph, and what happens when it fails. The kernels of each
-// op are in emit.cc.
+// op are in emit.cc and attend.cc.
 #include "offload/plan/executor.h"
 
 #include <algorithm>
