@@ -87,7 +87,7 @@ std::vector<LayerReport> report_layers(const Graph& g, const plan::Plan& plan) {
       const uint8_t site = plan.numerics.kv_site[attention->layer];
       layer.kv_device = plan.numerics.sites[site];
       if (site != plan::host_site && plan.numerics.has_far_pages())
-        layer.kv_near = plan.numerics.near_pages * plan.numerics.page_tokens;
+        layer.kv_near = static_cast<uint32_t>(plan.numerics.near_tokens());
     }
     if (i < plan.prediction.op_s.size()) layer.decode_ms += plan.prediction.op_s[i] * 1e3;
   }

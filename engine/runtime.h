@@ -59,7 +59,6 @@ class Runtime {
   const plan::Plan& plan() const { return blueprint_.plan; }
   // One step; after a resize that failed, why it did.
   Result<plan::StepResult> step(const Batch& batch);
-  plan::Executor& executor() { return *executor_; }
   plan::KvStore& kv() { return *kv_; }
 
   // Engine::resize().

@@ -98,7 +98,7 @@ Status Executor::attend_at_both(const AttentionOp& op) {
   queue().signal();  // so that it does begin
   site_ = home;
   SLUICE_RETURN_IF_ERROR(attend_here(op));
-  const uint32_t width = g_.n_heads * (g_.head_dim + 2);
+  const uint32_t width = state_values(g_);
   const Columns found{&Workspace::far_state, 0, width, width};
   send({&found, 1}, host_site, home);
   launch(MergeStatesCall{ws().state, ws().far_state, n_tokens_ * g_.n_heads, g_.head_dim, ws().attended});
@@ -127,9 +127,7 @@ Status Executor::attend_to_staged(const AttentionOp& op) {
       const StagedGroup group{s, {first, std::min(first + staged_pages, end_of(s))}, parity, --left == 0};
       SLUICE_RETURN_IF_ERROR(attend_staged(op, group, written));
     }
-  if (plan_.host().kv_group_pages == 0) return {};
-  const Event after = queue().signal();
-  for (const StepSequence& s : sequences_) kv_.settle(s.id, op.layer, after);
+  if (plan_.host().kv_group_pages != 0) settle(op.layer);
   return {};
 }
 
@@ -177,10 +175,14 @@ Status Executor::attend_here(const AttentionOp& op) {
   for (uint32_t first = here.begin; first < here.end; first += step, parity = 1 - parity)
     SLUICE_RETURN_IF_ERROR(attend(op, {first, std::min(first + step, here.end)}, parity, first == here.begin,
                                   whole && first + step >= here.end));
-  if (group == 0) return {};
-  const Event after = queue().signal();
-  for (const StepSequence& s : sequences_) kv_.settle(s.id, op.layer, after);
+  if (group != 0) settle(op.layer);
   return {};
+}
+
+// The layer was attended to: pages that do not stay may go.
+void Executor::settle(uint32_t layer) {
+  const Event after = queue().signal();
+  for (const StepSequence& s : sequences_) kv_.settle(s.id, layer, after);
 }
 
 // Attention over some pages of the layer.

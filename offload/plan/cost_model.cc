@@ -333,8 +333,7 @@ std::vector<OpCost> placed_ops(const Graph& g, const Machine& machine, const Pla
   for (size_t i = 0; i < g.ops.size(); ++i) ops.push_back(placed_cost(g, placement, i, at, near_share));
   if (at.size() == 1) return ops;
   add_hand_overs(g, placement, lane, n_tokens, near_share < 1, ops);
-  const uint64_t near_tokens = uint64_t{plan.numerics.near_pages} * plan.numerics.page_tokens;
-  if (prompt) add_staged(g, plan, placement, lane, near_tokens, n_tokens, depth, ops);
+  if (prompt) add_staged(g, plan, placement, lane, plan.numerics.near_tokens(), n_tokens, depth, ops);
   for (uint8_t site = 1; site < at.size(); ++site)
     for (const uint32_t block : streamed_blocks(g, plan, prompt, site)) {
       const WeightBlock& b = plan.movement.weights.blocks[block];

@@ -212,6 +212,7 @@ class Executor {
   Status attend_to_staged(const AttentionOp& op);
   Status attend(const AttentionOp& op, Pages pages, uint32_t parity, bool start, bool finish);
   Status attend_staged(const AttentionOp& op, const StagedGroup& group, const Event& written);
+  void settle(uint32_t layer);
   void launch_attention(const AttentionOp& op, uint32_t parity, bool start, bool finish);
   void tap(uint32_t layer);
   void give_out_logits();

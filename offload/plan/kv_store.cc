@@ -137,19 +137,22 @@ struct KvStore::Impl {
     }
   }
 
-  Status create_page(Layer& layer, Kind kind) {
-    const TierId to = tier(layer, static_cast<uint32_t>(layer.pages[kind].size()));
+  Result<Page> new_page(TierId to) {
     SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
     Page page{block, {}, false};
-    Status status = with_room(to, [&]() -> Status {
+    const Status status = with_room(to, [&]() -> Status {
       SLUICE_ASSIGN_OR_RETURN(page.pin, tiers.create(block, to));
       return {};
     });
-    if (!status.ok()) {
-      tiers.drop(block);
-      return status.with_context("KV cache");
-    }
-    layer.pointers[kind][layer.pages[kind].size()] = page.pin.data();
+    if (status.ok()) return page;
+    tiers.drop(block);
+    return status.with_context("KV cache");
+  }
+
+  Status create_page(Layer& layer, Kind kind) {
+    const size_t index = layer.pages[kind].size();
+    SLUICE_ASSIGN_OR_RETURN(Page page, new_page(tier(layer, static_cast<uint32_t>(index))));
+    layer.pointers[kind][index] = page.pin.data();
     layer.pages[kind].push_back(std::move(page));
     return {};
   }
@@ -227,27 +230,14 @@ struct KvStore::Impl {
   }
 
   Status copy_shared(Layer& layer, Kind kind, uint32_t index) {
-    SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
-    tier::Pin pin;
-    const TierId to = tier(layer, index);
-    Status status = with_room(to, [&]() -> Status {
-      SLUICE_ASSIGN_OR_RETURN(pin, tiers.create(block, to));
-      return {};
-    });
-    if (!status.ok()) {
-      tiers.drop(block);
-      return status.with_context("KV cache");
-    }
+    SLUICE_ASSIGN_OR_RETURN(Page copy, new_page(tier(layer, index)));
     Page& page = layer.pages[kind][index];
-    status = copy_now(pool(layer, index), pin.data(), page.pin.data());
-    if (!status.ok()) {
-      pin.release();
-      tiers.drop(block);
-      return status.with_context("KV cache");
-    }
-    page.pin.release();
-    tiers.drop(page.block);
-    page = Page{block, std::move(pin), false};
+    const Status status = copy_now(pool(layer, index), copy.pin.data(), page.pin.data());
+    Page& useless = status.ok() ? page : copy;
+    useless.pin.release();
+    tiers.drop(useless.block);
+    if (!status.ok()) return status.with_context("KV cache");
+    page = std::move(copy);
     layer.pointers[kind][index] = page.pin.data();
     return {};
   }
@@ -258,14 +248,9 @@ struct KvStore::Impl {
 
   Status make_staging(TierId to) {
     while (staged.size() < 4 * staged_pages) {
-      SLUICE_ASSIGN_OR_RETURN(const BlockId block, tiers.add_block(BlockKind::kv_page, opt.page_bytes));
-      auto pin = tiers.create(block, to);
-      if (!pin.ok()) {
-        tiers.drop(block);
-        return pin.status().with_context("KV cache");
-      }
-      staged_tables[staged.size()] = pin->data();
-      staged.push_back({block, std::move(*pin), false});
+      SLUICE_ASSIGN_OR_RETURN(Page page, new_page(to));
+      staged_tables[staged.size()] = page.pin.data();
+      staged.push_back(std::move(page));
     }
     return {};
   }
@@ -484,7 +469,6 @@ uint32_t KvStore::n_pages(SequenceId id) const {
 
 bool KvStore::any_spilled(SequenceId id, uint32_t layer_index) const {
   const Layer& layer = impl_->find(id)->layers[layer_index];
-  if (!impl_->any_may_leave(layer)) return false;
   return std::any_of(layer.pages[key].begin(), layer.pages[key].end(), [](const Page& p) { return !p.pin; }) ||
          std::any_of(layer.pages[value].begin(), layer.pages[value].end(), [](const Page& p) { return !p.pin; });
 }

@@ -45,7 +45,7 @@ class Values {
         bring(qkv_, {q, kv, kv});
         if (far_ && site() != host_site) {
           bring_to(host_site, qkv_, {q, kv, kv});
-          out_.push_back({static_cast<uint32_t>(op_), host_site, site(), g_.n_heads * (g_.head_dim + 2)});
+          out_.push_back({static_cast<uint32_t>(op_), host_site, site(), state_values(g_)});
         }
         made(attended_);
       } else if (const Split split = p_.split(op_); split.row != 0) {

@@ -64,8 +64,9 @@ struct Numerics {
   std::vector<std::string> libraries;  // by site: what else than our kernels computes there, with its version
   const Placement& placement(bool is_prompt) const { return is_prompt ? prompt : decode; }
   bool has_far_pages() const { return near_pages != all_pages; }
+  uint64_t near_tokens() const { return uint64_t{near_pages} * page_tokens; }
   double near_share(uint32_t depth, uint32_t n_tokens) const {
-    return plan::near_share(uint64_t{near_pages} * page_tokens, depth, n_tokens);
+    return plan::near_share(near_tokens(), depth, n_tokens);
   }
   std::string hash() const;  // 16 hex digits
 };

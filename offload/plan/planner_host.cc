@@ -139,14 +139,9 @@ class Attempt {
   void finish() {
     // Reading ahead leaves room for what is asked for out of turn, such as an expert.
     if (host_.staging_bytes > 0) host_.ahead_bytes = std::min(host_.ahead_bytes, host_.staging_bytes - 2 * largest());
-    std::vector<NamedBytes>& memory = host_.memory = r_.fixed;
     m_.sites = {host_};
     plan_.movement = std::move(m_);
-    memory.push_back({"workspace", workspace_bytes(g_, plan_, host_site) + table_bytes(g_, plan_)});
-    memory.push_back({"weights", host_.resident_bytes});
-    memory.push_back({"staging", host_.staging_bytes});
-    memory.push_back({"kv", plan_.kv_arena_bytes(host_site)});
-    plan_.movement.sites.front().memory = memory;
+    name_memory(g_, r_.fixed, host_site, plan_);
     plan_.prediction = predict(g_, machine_, plan_, r_.depth);
   }
 

@@ -46,7 +46,8 @@ class Arrangement {
     SLUICE_RETURN_IF_ERROR(fill_accelerator());
     SLUICE_RETURN_IF_ERROR(fill_host());
     SLUICE_RETURN_IF_ERROR(check_spill(plan_, r_));
-    name_memory();
+    name_memory(g_, r_.fixed, host_site, plan_);
+    name_memory(g_, accelerator().fixed, accelerator_site, plan_);
     return std::move(plan_);
   }
 
@@ -219,19 +220,6 @@ class Arrangement {
       plan_.movement.table_resident = plan_.movement.table_resident && host().resident[tile.block];
   }
 
-  void name_memory() {
-    for (uint8_t site = 0; site < plan_.movement.sites.size(); ++site) {
-      Holding& h = plan_.movement.sites[site];
-      h.memory = site == host_site ? r_.fixed : accelerator().fixed;
-      const uint64_t tables = site == host_site ? table_bytes(g_, plan_) : 0;
-      if (h.scratch_bytes > 0) h.memory.push_back({"scratch", h.scratch_bytes});
-      h.memory.push_back({"workspace", workspace_bytes(g_, plan_, site) + tables});
-      h.memory.push_back({"weights", h.resident_bytes});
-      h.memory.push_back({"staging", h.staging_bytes});
-      h.memory.push_back({"kv", plan_.kv_arena_bytes(site)});
-    }
-  }
-
   const Graph& g_;
   const PlanRequest& r_;
   const Reserve& reserve_;
@@ -314,6 +302,17 @@ uint64_t total(const std::vector<NamedBytes>& items) {
   uint64_t sum = 0;
   for (const NamedBytes& item : items) sum += item.bytes;
   return sum;
+}
+
+void name_memory(const Graph& graph, const std::vector<NamedBytes>& fixed, uint8_t site, Plan& plan) {
+  Holding& h = plan.movement.sites[site];
+  h.memory = fixed;
+  const uint64_t tables = site == host_site ? table_bytes(graph, plan) : 0;
+  if (h.scratch_bytes > 0) h.memory.push_back({"scratch", h.scratch_bytes});
+  h.memory.push_back({"workspace", workspace_bytes(graph, plan, site) + tables});
+  h.memory.push_back({"weights", h.resident_bytes});
+  h.memory.push_back({"staging", h.staging_bytes});
+  h.memory.push_back({"kv", plan.kv_arena_bytes(site)});
 }
 
 Status check_spill(const Plan& plan, const PlanRequest& r) {

@@ -66,6 +66,9 @@ Plan without_sites(const Plan& plan);
 
 uint64_t total(const std::vector<NamedBytes>& items);
 
+// Says where the budget of a site goes, behind what is `fixed`, once all else of the plan is decided.
+void name_memory(const Graph& graph, const std::vector<NamedBytes>& fixed, uint8_t site, Plan& plan);
+
 // KV that goes to disk needs the disk.
 Status check_spill(const Plan& plan, const PlanRequest& request);
 

@@ -75,8 +75,8 @@ uint64_t lay_out(const Graph& g, const WorkspaceShape& shape, bool accelerator, 
   c.take(out.k, n * kv);
   c.take(out.v, n * kv);
   c.take(out.attended, n * q);
-  c.take(out.state, n * g.n_heads * (g.head_dim + 2));
-  c.take(out.far_state, shape.far_pages ? n * g.n_heads * (g.head_dim + 2) : 0);
+  c.take(out.state, n * state_values(g));
+  c.take(out.far_state, shape.far_pages ? n * state_values(g) : 0);
   const uint64_t attention_end = c.here();
   c.go_to(shared);
   c.take(out.gate, std::max(n, routed) * w.ffn);

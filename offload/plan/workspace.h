@@ -30,6 +30,9 @@ inline uint32_t best_rows(const WorkspaceShape& shape) {
   return std::min({shape.logit_rows, shape.sequences, few_tokens});
 }
 
+// What attention carries of a token: m, l and O of each head.
+inline uint32_t state_values(const Graph& graph) { return graph.n_heads * (graph.head_dim + 2); }
+
 // In the memory of one site. The values of attention and those of FFNs and experts lie over one another: ops follow one
 // another, and none reads what the other kind has left.
 struct Workspace {
@@ -41,7 +44,7 @@ struct Workspace {
   float* k = nullptr;  // N x n_kv_heads x head_dim
   float* v = nullptr;
   float* attended = nullptr;   // N x n_heads x head_dim
-  float* state = nullptr;      // N x n_heads x (head_dim + 2): attention carried between calls
+  float* state = nullptr;      // N x state_values(): attention carried between calls
   float* far_state = nullptr;  // likewise, of the host's part in an accelerator's attention
   // Of FFNs
   float* gate = nullptr;  // N x ffn

@@ -64,7 +64,7 @@ inline std::vector<float> all_logits(engine::Runtime& runtime, const std::vector
     Batch batch;
     for (size_t i = at; i < std::min(ids.size(), at + step); ++i)
       batch.tokens.push_back({ids[i], static_cast<int32_t>(i), sequence, 0, true});
-    const auto result = must(runtime.executor().step(batch));
+    const auto result = must(runtime.step(batch));
     logits.insert(logits.end(), result.logits, result.logits + uint64_t{result.n_rows} * runtime.graph().n_vocab);
   }
   runtime.kv().destroy(sequence);

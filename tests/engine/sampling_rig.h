@@ -22,7 +22,7 @@ inline std::vector<int32_t> generated(engine::Runtime& runtime, const engine::Sa
       batch.tokens.push_back({tokens[done], static_cast<int32_t>(done), sequence, 0, done + 1 == tokens.size()});
     const BestTokens best = from == From::best ? sampler.wanted() : BestTokens{};
     batch.tokens.back().best = best;
-    const plan::StepResult row = must(runtime.executor().step(batch));
+    const plan::StepResult row = must(runtime.step(batch));
     tokens.push_back(must(best.k > 0 ? sampler.sample(std::span(row.best, best.k))
                                      : sampler.sample(std::span(row.logits, n_vocab))));
     sampler.accept(tokens.back());

@@ -257,11 +257,21 @@ TEST_CASE("cost model: what streams for a split op comes while the host has its 
   CHECK(cost.host_s == doctest::Approx(4));
 }
 
-TEST_CASE("cost model: an accelerator without measurements computes at 0.9 of its memory, once a tile is called") {
-  const Graph g = small_graph();
+namespace {
+
+// A GPU, a link of 1 GB/s to it and one of 2 back.
+Machine linked_machine() {
   Machine m = machine_with({}, {});
   add_gpu(m, 100, 3);
   m.links = {{"host", "gpu 0", 1, 5}, {"gpu 0", "host", 2, 7}};
+  return m;
+}
+
+}  // namespace
+
+TEST_CASE("cost model: an accelerator without measurements computes at 0.9 of its memory, once a tile is called") {
+  const Graph g = small_graph();
+  const Machine m = linked_machine();
   const auto plan = make_plan(g, m, gpu_request());
   REQUIRE_MESSAGE(plan.ok(), plan.status().message());
   const std::vector<OpCost> ops = op_costs(g, m, *plan, 1, 1, 0);
@@ -296,9 +306,7 @@ TEST_CASE("cost model: what part of attention is near, counted cell by cell") {
 
 TEST_CASE("cost model: attention that both sites do takes as long as the longer part, and brings its values there") {
   const Graph g = small_graph();
-  Machine m = machine_with({}, {});
-  add_gpu(m, 100, 3);
-  m.links = {{"host", "gpu 0", 1, 5}, {"gpu 0", "host", 2, 7}};
+  const Machine m = linked_machine();
   const auto plan = make_plan(g, m, gpu_request());
   REQUIRE(plan.ok());
   Placement all;

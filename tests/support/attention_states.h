@@ -1,6 +1,7 @@
 // States of attention (m, l, O of each row) as two devices leave them, and what they are together.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -31,6 +32,22 @@ inline void see_nothing(std::vector<float>& state, uint32_t row, uint32_t head_d
   float* at = &state[size_t{row} * (head_dim + 2)];
   at[0] = -INFINITY;
   std::fill_n(at + 1, head_dim + 1, 0.0f);
+}
+
+// Three rows: of the first only a saw something, of the second only b, of the third neither.
+inline AttentionStates one_sided_states(cpu::test::Random& random) {
+  AttentionStates s = random_states(random, 3, 20);
+  see_nothing(s.b, 0, s.head_dim), see_nothing(s.a, 1, s.head_dim);
+  see_nothing(s.a, 2, s.head_dim), see_nothing(s.b, 2, s.head_dim);
+  return s;
+}
+inline std::vector<float> merged_one_sided(const AttentionStates& s) {
+  std::vector<float> out(size_t{3} * s.head_dim);
+  for (uint32_t d = 0; d < s.head_dim; ++d) {
+    out[d] = s.a[2 + d] / s.a[1];
+    out[s.head_dim + d] = s.b[s.head_dim + 2 + 2 + d] / s.b[s.head_dim + 2 + 1];
+  }
+  return out;
 }
 
 inline std::vector<double> merged_in_double(const AttentionStates& s) {

@@ -41,7 +41,7 @@ Result<std::vector<float>> run(engine::Runtime& runtime) {
       const int at = step == 0 ? i : 8 + step;
       batch.tokens.push_back({(at * 7 + 3) % 40, at, sequence, 0, true});
     }
-    const auto result = runtime.executor().step(batch);
+    const auto result = runtime.step(batch);
     status = result.status();
     if (result.ok())
       logits.insert(logits.end(), result->logits, result->logits + result->n_rows * runtime.graph().n_vocab);
