@@ -7,8 +7,11 @@ namespace {
 
 constexpr double kernels = 0.9;  // of a memory's rate
 
+constexpr double attention = 1 / 6.0;  // of the rate of products of many tokens, as measured on an H200
+
 struct Bytes {
-  double weights = 0, ffn = 0, kv_cell = 0, multiplications = 0;  // ffn: of a layer
+  double weights = 0, ffn = 0, kv_cell = 0;             // ffn: of a layer
+  double multiplications = 0, attention_of_a_cell = 0;  // of one token
 };
 
 Bytes bytes_of(const ModelShape& s) {
@@ -19,6 +22,7 @@ Bytes bytes_of(const ModelShape& s) {
     if (t.name.find("ffn_") != std::string::npos) b.ffn += static_cast<double>(t.bytes()) / s.n_layers;
     if (!t.is_vector() && t.name.starts_with("blk")) b.multiplications += static_cast<double>(t.rows * t.cols);
   }
+  b.attention_of_a_cell = 2.0 * s.n_layers * s.n_heads * s.head_dim;
   b.kv_cell = 2.0 * s.n_layers * s.n_kv_heads * s.head_dim * 2;
   return b;
 }
@@ -51,7 +55,8 @@ double ideal_prompt_s(const ModelShape& shape, const Machine& m, const IdealCase
   const Bytes b = bytes_of(shape);
   const double link = outside(b, c) / (link_to(m).gb_s * 1e9),
                disk = from_disk(b, c) / (m.tier("disk")->read_gb_s * 1e9);
-  return std::max({link, disk, 2.0 * n * b.multiplications / (m.devices[1].matmul_gflops.at(DType::bf16) * 1e9)});
+  const double products = n * b.multiplications, attends = n * (n + 1.0) / 2 * b.attention_of_a_cell / attention;
+  return std::max({link, disk, 2 * (products + attends) / (m.devices[1].matmul_gflops.at(DType::bf16) * 1e9)});
 }
 
 }  // namespace sluice::bench

@@ -10,7 +10,7 @@
 namespace sluice::bench {
 namespace {
 
-constexpr TierId kv_tier{1}, gpu_tier{2}, gpu_kv_tier{3};
+constexpr TierId kv_tier{1}, gpu_tier{2}, gpu_kv_tier{3}, gpu_lent_tier{4};
 constexpr uint32_t measured_tokens = 3;
 
 // One site's memory in parts: weights, KV, activations.
@@ -20,11 +20,14 @@ struct Site {
         weights(plan.movement.sites[site].weight_arena_bytes(), host),
         kv(plan.kv_arena_bytes(site), host),
         workspace(plan::workspace_bytes(g, plan, site), host),
+        lent(workspace, workspace.capacity() - plan::lent_bytes(g, plan, site), plan::lent_bytes(g, plan, site)),
         weights_budget("weights", weights.capacity()),
-        kv_budget("kv", kv.capacity()) {}
+        kv_budget("kv", kv.capacity()),
+        lent_budget("lent", lent.capacity()) {}
   const bool host;
   VirtualMemory weights, kv, workspace;
-  tier::Budget weights_budget, kv_budget;
+  MemorySlice lent;  // of the workspace
+  tier::Budget weights_budget, kv_budget, lent_budget;
 };
 
 }  // namespace
@@ -53,12 +56,13 @@ struct Simulation::Impl {
     if (gpu) {
       tiers->add_tier("weights in VRAM", gpu->weights, gpu->weights_budget);
       tiers->add_tier("KV in VRAM", gpu->kv, gpu->kv_budget);
-      tiers->connect(host_tier, gpu_tier, link);
+      tiers->add_tier("lent in VRAM", gpu->lent, gpu->lent_budget);
+      for (const TierId weights : {gpu_tier, gpu_lent_tier}) tiers->connect(host_tier, weights, link);
     }
     SLUICE_ASSIGN_OR_RETURN(auto made, plan::WeightBlocks::create(*tiers, plan.movement.weights));
     blocks.emplace(std::move(made));
     host_stream.emplace(*tiers, host_tier, *blocks, g, plan, uint8_t{0});
-    if (gpu) gpu_stream.emplace(*tiers, gpu_tier, *blocks, g, plan, uint8_t{1});
+    if (gpu) gpu_stream.emplace(*tiers, gpu_tier, *blocks, g, plan, uint8_t{1}, gpu_lent_tier);
     make_kv();
     plan::Executor::Parts parts;
     parts.graph = &g;

@@ -10,7 +10,8 @@ Accelerator::Accelerator(const Graph& graph, const plan::Plan& plan, const Optio
       options_(options),
       charges_("--vram", holding()),
       weights_budget_("weights in VRAM", weight_bytes()),
-      kv_budget_("KV in VRAM", kv_bytes()) {}
+      kv_budget_("KV in VRAM", kv_bytes()),
+      lent_budget_("weights lent in VRAM", plan::lent_bytes(graph, plan, options.site)) {}
 
 Result<std::unique_ptr<Accelerator>> Accelerator::open(const Graph& graph, const plan::Plan& plan,
                                                        const Options& options) {
@@ -19,13 +20,14 @@ Result<std::unique_ptr<Accelerator>> Accelerator::open(const Graph& graph, const
   return made;
 }
 
-// KV, then the workspace; weights apart.
+// KV, then the workspace, of which the end is lent; weights apart.
 Status Accelerator::start() {
   SLUICE_RETURN_IF_ERROR(charges_.take(holding()));
   gpu::GpuRequest request;
   request.device = options_.device;
   request.memory_tier = options_.tier;
-  request.memory_bytes = kv_bytes() + plan::workspace_bytes(graph_, plan_, options_.site);
+  const uint64_t workspace = plan::workspace_bytes(graph_, plan_, options_.site);
+  request.memory_bytes = kv_bytes() + workspace;
   request.weight_bytes = weight_bytes();
   request.scratch_bytes = holding().scratch_bytes;
   request.shared_bytes = options_.shared_bytes;
@@ -34,12 +36,15 @@ Status Accelerator::start() {
   request.trace = options_.trace;
   SLUICE_ASSIGN_OR_RETURN(gpu_, gpu::open_gpu(request));
   kv_memory_.emplace(gpu_->memory(), 0, kv_bytes());
+  const uint64_t lent = lent_budget_.limit();
+  lent_memory_.emplace(gpu_->memory(), kv_bytes() + workspace - lent, lent);
   return {};
 }
 
 void Accelerator::drop_weights(tier::TierManager& tiers, const plan::WeightBlocks& blocks) {
   stream_.reset();
   blocks.evict_all(options_.tier);
+  blocks.evict_all(tier(2));
   SLUICE_CHECK(tiers.replace_memory(options_.tier, nullptr).ok());
   gpu_->drop_weights();
   charges_.drop_weights();
@@ -51,7 +56,7 @@ Status Accelerator::take_weights(tier::TierManager& tiers, Memory& host) {
   SLUICE_RETURN_IF_ERROR(weights_budget_.set_limit(weight_bytes()));
   SLUICE_RETURN_IF_ERROR(gpu_->take_weights(weight_bytes(), &host));
   SLUICE_RETURN_IF_ERROR(tiers.replace_memory(options_.tier, &gpu_->weights()));
-  tiers.connect(host_tier, options_.tier, gpu_->to_device());
+  connect(tiers);
   gpu_->to_device().reset();
   gpu_->device().queue().reset();
   return {};
@@ -61,16 +66,20 @@ void Accelerator::add_tiers(tier::TierManager& tiers) {
   const TierId weights = tiers.add_tier("weights in VRAM", gpu_->weights(), weights_budget_);
   SLUICE_CHECK(weights == options_.tier);
   tiers.add_tier("KV in VRAM", *kv_memory_, kv_budget_);
-  tiers.connect(host_tier, weights, gpu_->to_device());
+  tiers.add_tier("weights lent in VRAM", *lent_memory_, lent_budget_);
+  connect(tiers);
+}
+
+void Accelerator::connect(tier::TierManager& tiers) {
+  for (const uint16_t weights : {0, 2}) tiers.connect(host_tier, tier(weights), gpu_->to_device());
 }
 
 void Accelerator::make_stream(tier::TierManager& tiers, const plan::WeightBlocks& blocks) {
-  stream_.emplace(tiers, options_.tier, blocks, graph_, plan_, options_.site);
+  stream_.emplace(tiers, options_.tier, blocks, graph_, plan_, options_.site, tier(2));
 }
 
 plan::KvStore::Pool Accelerator::kv_pool() {
-  const TierId tier{static_cast<uint16_t>(options_.tier.value + 1)};
-  return {tier, holding().kv_kept_pages, holding().kv_group_pages, &gpu_->within()};
+  return {tier(1), holding().kv_kept_pages, holding().kv_group_pages, &gpu_->within()};
 }
 
 plan::Executor::SiteParts Accelerator::parts() {

@@ -21,7 +21,7 @@ class Accelerator {
   struct Options {
     int device = 0;    // as CUDA counts them
     uint8_t site = 1;  // of the plan
-    // Of its tiers: weights, and the next one KV.
+    // Of its tiers: weights; the next ones are KV, and weights that are lent to the workspace.
     TierId tier{2};
     Memory* host = nullptr;     // from which weights are copied; outlives it, or drop_weights()
     Memory* pages = nullptr;    // of the host, from which KV is copied; outlives it; may be null
@@ -29,6 +29,7 @@ class Accelerator {
     Trace* trace = nullptr;
   };
   // `graph` and `plan` outlive it. over_budget where others have taken the memory meanwhile.
+  static constexpr uint16_t n_tiers = 3;
   static Result<std::unique_ptr<Accelerator>> open(const Graph& graph, const plan::Plan& plan, const Options& options);
 
   void add_tiers(tier::TierManager& tiers);
@@ -53,17 +54,19 @@ class Accelerator {
  private:
   Accelerator(const Graph& graph, const plan::Plan& plan, const Options& options);
   Status start();
+  void connect(tier::TierManager& tiers);
   const plan::Holding& holding() const { return plan_.movement.sites[options_.site]; }
   uint64_t weight_bytes() const { return holding().weight_arena_bytes(); }
   uint64_t kv_bytes() const { return plan_.kv_arena_bytes(options_.site); }
+  TierId tier(uint16_t index) const { return TierId{static_cast<uint16_t>(options_.tier.value + index)}; }
 
   const Graph& graph_;
   const plan::Plan& plan_;
   const Options options_;
   Charges charges_;
   std::unique_ptr<gpu::Gpu> gpu_;
-  std::optional<MemorySlice> kv_memory_;
-  tier::Budget weights_budget_, kv_budget_;
+  std::optional<MemorySlice> kv_memory_, lent_memory_;
+  tier::Budget weights_budget_, kv_budget_, lent_budget_;
   std::optional<plan::WeightStream> stream_;
 };
 

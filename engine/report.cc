@@ -15,7 +15,7 @@ void add_rows(const Graph& g, const plan::Plan& plan, TensorId id, size_t op, ui
     const plan::Rows part = tile.within(rows);
     if (part.begin == part.end) continue;
     const uint64_t bytes = (part.end - part.begin) * g.tensor(id).row_size();
-    const bool resident = plan.movement.sites[site].resident[tile.block];
+    const bool resident = plan.movement.sites[site].stays(tile.block, false);
     (resident ? report.bytes_resident : report.bytes_streamed) += bytes;
     ++(resident ? report.tiles_resident : report.tiles_streamed);
   }
@@ -47,7 +47,7 @@ void add_held(const Graph& g, const plan::Plan& plan, TensorId id, std::vector<u
   held.resize(plan.movement.sites.size());
   for (const plan::Tile& tile : plan.movement.weights.of(id))
     for (size_t site = 0; site < held.size(); ++site)
-      if (plan.movement.sites[site].resident[tile.block])
+      if (plan.movement.sites[site].stays(tile.block, false))
         held[site] += (tile.row_end - tile.row_begin) * g.tensor(id).row_size();
 }
 

@@ -12,7 +12,7 @@ namespace {
 // Nothing has to move.
 bool lies_alike(const plan::Plan& a, const plan::Plan& b) {
   const auto alike = [](const plan::Holding& x, const plan::Holding& y) {
-    return x.resident == y.resident && x.staging_bytes == y.staging_bytes &&
+    return x.resident == y.resident && x.lent == y.lent && x.staging_bytes == y.staging_bytes &&
            (x.ahead_bytes == y.ahead_bytes || x.staging_bytes == 0);  // where nothing streams it says nothing
   };
   return std::equal(a.movement.sites.begin(), a.movement.sites.end(), b.movement.sites.begin(), b.movement.sites.end(),

@@ -75,7 +75,7 @@ Status Runtime::take_accelerators() {
     Accelerator::Options options;
     options.device = blueprint_.gpus[i];
     options.site = static_cast<uint8_t>(i + 1);
-    options.tier = TierId{static_cast<uint16_t>(2 + 2 * i)};
+    options.tier = TierId{static_cast<uint16_t>(2 + Accelerator::n_tiers * i)};
     options.host = weights_memory_.get();
     options.pages = plan().numerics.has_far_pages() ? kv_memory_.get() : nullptr;
     options.shared_bytes = i == 0 ? shared : 0;

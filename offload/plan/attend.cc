@@ -11,7 +11,7 @@ void Executor::rotate(const AttentionInOp& op, float* x, uint32_t n_heads) {
   if (rope.n_rot == 0) return;
   make_rope_tables();
   const float* table = ws().rope_tables;
-  for (uint32_t i = 0; i < op.rope; ++i) table += uint64_t{plan_.workspace.tokens} * g_.ropes[i].n_rot;
+  for (uint32_t i = 0; i < op.rope; ++i) table += rope_rows() * g_.ropes[i].n_rot;
   launch(RopeCall{x, table, n_tokens_, n_heads, g_.head_dim, rope.n_rot, rope.pairs});
 }
 
@@ -111,8 +111,10 @@ Status Executor::attend_to_staged(const AttentionOp& op) {
   const uint32_t home = site_;
   site_ = host_site;
   const uint32_t begin = pages_here(op.layer).begin;
-  if (appends_here(op.layer)) bring({keys, values});
-  SLUICE_RETURN_IF_ERROR(append_here(op));
+  const uint32_t first_far = first_token_of(begin), width = g_.n_kv_heads * g_.head_dim;
+  const std::array<Columns, 2> made = {{{&Workspace::k, 0, width, width}, {&Workspace::v, 0, width, width}}};
+  if (first_far < n_tokens_) hand_over(made, home, host_site, first_far);
+  SLUICE_RETURN_IF_ERROR(append_here(op, first_far));
   const Event written = queue().signal();
   site_ = home;
   SLUICE_RETURN_IF_ERROR(append_here(op));
@@ -150,12 +152,25 @@ Status Executor::attend_staged(const AttentionOp& op, const StagedGroup& group, 
   return {};
 }
 
-// Takes the new tokens that go to pages here.
-Status Executor::append_here(const AttentionOp& op) {
+// Of the step: the first one that goes to this page of its sequence, or one behind; n_tokens_ where there is none.
+uint32_t Executor::first_token_of(uint32_t first_page) const {
+  const uint32_t cell = first_page * plan_.numerics.page_tokens;
+  uint32_t token = 0;
+  for (const StepSequence& s : sequences_) {
+    if (s.before + s.count > cell) return token + (cell > s.before ? cell - s.before : 0);
+    token += s.count;
+  }
+  return token;
+}
+
+// Takes the new tokens that go to pages here, all of which are `first_token` or behind it.
+Status Executor::append_here(const AttentionOp& op, uint32_t first_token) {
   if (!mirrored_) SLUICE_RETURN_IF_ERROR(make_spans(op.layer));
+  const uint64_t from = uint64_t{first_token} * g_.n_kv_heads * g_.head_dim;
   if (appends_here(op.layer))
-    launch(KvAppendCall{ws().k, ws().v, at().seen.slots, at().seen.spans + spans_at(op.layer, 0), n_tokens_,
-                        g_.n_kv_heads, g_.head_dim, plan_.numerics.page_tokens, plan_.numerics.kv_type});
+    launch(KvAppendCall{ws().k + from, ws().v + from, at().seen.slots + first_token,
+                        at().seen.spans + spans_at(op.layer, 0), n_tokens_ - first_token, g_.n_kv_heads, g_.head_dim,
+                        plan_.numerics.page_tokens, plan_.numerics.kv_type});
   return {};
 }
 

@@ -335,7 +335,7 @@ std::vector<OpCost> placed_ops(const Graph& g, const Machine& machine, const Pla
   add_hand_overs(g, placement, lane, n_tokens, near_share < 1, ops);
   if (prompt) add_staged(g, plan, placement, lane, plan.numerics.near_tokens(), n_tokens, depth, ops);
   for (uint8_t site = 1; site < at.size(); ++site)
-    for (const uint32_t block : streamed_blocks(g, plan, prompt, site)) {
+    for (const uint32_t block : streamed_blocks(g, plan, prompt, site, plan.movement.is_large(n_tokens))) {
       const WeightBlock& b = plan.movement.weights.blocks[block];
       ops[b.first_op].link_bytes += static_cast<double>(b.bytes);
     }
@@ -447,6 +447,13 @@ StepCost pass_cost(std::span<const OpCost> ops, const LinkLane& lane) {
   return streams ? walk.pass(ops) : first;
 }
 
+double return_seconds(const Machine& machine, const LinkLane& lane, double bytes, double from_disk) {
+  if (bytes <= 0) return 0;
+  const TierRates* disk = machine.tier("disk");
+  const bool reads = from_disk > 0 && disk != nullptr && disk->read_gb_s > 0;
+  return std::max(bytes / lane.bytes_s, reads ? from_disk / (disk->read_gb_s * 1e9) : 0);
+}
+
 void add_disk(const Machine& machine, double bytes, StepCost& cost) {
   const TierRates* disk = machine.tier("disk");
   if (disk == nullptr || disk->read_gb_s <= 0) return;
@@ -460,7 +467,8 @@ StepCost step_cost(const Graph& graph, const Machine& machine, const Plan& plan,
   const LinkLane lane = lane_of(machine, plan);
   StepCost cost = pass_cost(placed_ops(graph, machine, plan, lane, n_tokens, depth), lane);
   const bool prompt = n_tokens > decode_tokens;
-  add_disk(machine, static_cast<double>(traffic(graph, plan, prompt).disk_bytes) + spilled_kv_bytes(plan, depth), cost);
+  const Traffic moved = traffic(graph, plan, prompt, 0, plan.movement.is_large(n_tokens));
+  add_disk(machine, static_cast<double>(moved.disk_bytes) + spilled_kv_bytes(plan, depth), cost);
   return cost;
 }
 
@@ -496,10 +504,30 @@ Request typical_request(uint32_t context, uint32_t depth) {
   return {std::min(4096u, half), std::min(128u, half), depth != 0 ? std::min(depth, context - 1) : context / 2};
 }
 
+namespace {
+
+double seconds_to_return(const Machine& machine, const Plan& plan) {
+  double seconds = 0;
+  for (uint8_t site = 1; site < plan.movement.sites.size(); ++site) {
+    double bytes = 0, from_disk = 0;
+    for (size_t i = 0; i < plan.movement.weights.blocks.size(); ++i) {
+      if (!plan.movement.sites[site].lends(i)) continue;
+      bytes += static_cast<double>(plan.movement.weights.blocks[i].bytes);
+      if (!plan.host().resident[i]) from_disk += static_cast<double>(plan.movement.weights.blocks[i].bytes);
+    }
+    seconds += return_seconds(machine, link_lane(machine, plan.numerics.sites[site]), bytes, from_disk);
+  }
+  return seconds;
+}
+
+}  // namespace
+
 double request_seconds(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t depth) {
   const Request r = typical_request(plan.context, depth);
+  const double after_prompt =
+      plan.movement.is_large(std::min(plan.workspace.tokens, r.prompt)) ? seconds_to_return(machine, plan) : 0;
   return r.answer * step_cost(graph, machine, plan, 1, r.depth).seconds() +
-         prompt_seconds(graph, machine, plan, r.prompt);
+         prompt_seconds(graph, machine, plan, r.prompt) + after_prompt;
 }
 
 }  // namespace sluice::plan

@@ -92,6 +92,10 @@ void add_staged(const Graph& graph, const Plan& plan, const Placement& placement
 // A pass over the ops after another one like it.
 StepCost pass_cost(std::span<const OpCost> ops, const LinkLane& lane);
 
+// What it takes to bring back what was lent (Movement::small_step), `from_disk` of it from there.
+double return_seconds(const Machine& machine, const LinkLane& lane, double bytes, double from_disk);
+
+// Beside all else the disk brings so many bytes.
 void add_disk(const Machine& machine, double bytes, StepCost& cost);
 
 }  // namespace sluice::plan

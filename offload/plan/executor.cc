@@ -45,12 +45,13 @@ Executor::Executor(const Parts& p)
     site.device = part.device;
     site.weights = part.weights;
     site.copies = part.copies;
-    if (part.workspace != nullptr)
-      lay_out(g_, plan_.workspace, part.device->memory_tier() != host_tier, plan_.movement.pages_per_sequence,
-              part.workspace, site.ws);
+    for (const bool large : {false, true})
+      if (part.workspace != nullptr)
+        lay_out(g_, plan_.workspace_of(large), part.device->memory_tier() != host_tier,
+                plan_.movement.pages_per_sequence, part.workspace, site.layouts[large]);
     sites_.push_back(site);
   }
-  sites_.front().ws.logits = tables_.logits;
+  for (Workspace& layout : sites_.front().layouts) layout.logits = tables_.logits;
   const uint32_t q = g_.n_heads * g_.head_dim, kv = g_.n_kv_heads * g_.head_dim;
   values_ = {{{&Workspace::h, g_.hidden_size},
               {&Workspace::q, q},
@@ -172,15 +173,26 @@ void Executor::make_rope_tables() {
   const float* freqs = at().seen.freqs;
   for (const RopeSpec& rope : g_.ropes) {
     launch(RopeTableCall{at().seen.positions, freqs, n_tokens_, rope.n_rot, rope.scale, table});
-    table += uint64_t{plan_.workspace.tokens} * rope.n_rot;
+    table += rope_rows() * rope.n_rot;
     freqs += rope.freqs.size();
   }
 }
 
+// Kernels of recorded steps would look for weights where they were before they were lent.
+Status Executor::begin_passes(const Batch& batch) {
+  large_ = plan_.movement.is_large(static_cast<uint32_t>(batch.tokens.size()));
+  for (Site& site : sites_) {
+    site.ws = site.layouts[large_];
+    SLUICE_RETURN_IF_ERROR(site.weights->begin_pass(batch.prompt, large_));
+    if (site.weights->takes_back()) site.queue().forget_recordings();
+  }
+  return {};
+}
+
 Status Executor::run(const Batch& batch) {
+  SLUICE_RETURN_IF_ERROR(begin_passes(batch));
   choose_tables();
   fill_tables(batch);
-  for (Site& site : sites_) SLUICE_RETURN_IF_ERROR(site.weights->begin_pass(batch.prompt));
   const Placement& placement = plan_.numerics.placement(batch.prompt);
   SLUICE_RETURN_IF_ERROR(make_tables(placement));
   if (recorded_) return replay(placement);
@@ -220,7 +232,9 @@ bool Executor::recordable() const {
   if (!batch_->tap_layers.empty() || experts_ != nullptr) return false;
   const Placement& decode = plan_.numerics.decode;
   const uint8_t site = decode.op_site.front();
-  return decode.is_all_at(site) && !far() && sites_[site].queue().can_record() && !sites_[site].weights->streams(false);
+  const WeightStream& weights = *sites_[site].weights;
+  return decode.is_all_at(site) && !far() && sites_[site].queue().can_record() && !weights.streams(false) &&
+         !weights.takes_back();
 }
 
 // One recording serves lengths up to a fourth or so apart.
@@ -317,13 +331,16 @@ void Executor::send(std::span<const Columns> list, uint32_t from, uint32_t to) {
 // One of the two is the host, whose workspace the other one reaches. Whoever wrote over the place of what is handed
 // over, be it with another value that lies there, would have to come after an op that reads it: ops follow one another,
 // and of a split op one site waits for the other, so no more than this order is needed.
-void Executor::hand_over(std::span<const Columns> list, uint32_t from, uint32_t to) {
+void Executor::hand_over(std::span<const Columns> list, uint32_t from, uint32_t to, uint32_t first_token) {
   Site &source = sites_[from], &target = sites_[to];
   Site& accelerator = from == host_site ? target : source;
+  const auto row = [&](const Workspace& ws, const Columns& c) {
+    return ws.*c.at + uint64_t{first_token} * c.stride + c.first;
+  };
   if (from == host_site) target.queue().wait(source.queue().signal());
   for (const Columns& c : list)
-    accelerator.queue().launch(CopyRowsCall{source.ws.*c.at + c.first, accelerator.seen.counting, n_tokens_, c.count,
-                                            target.ws.*c.at + c.first, c.stride});
+    accelerator.queue().launch(CopyRowsCall{row(source.ws, c), accelerator.seen.counting, n_tokens_ - first_token,
+                                            c.count, row(target.ws, c), c.stride});
   if (to == host_site) target.queue().wait(source.queue().signal());
   target.acts_of = nullptr;
 }

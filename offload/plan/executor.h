@@ -81,7 +81,8 @@ class Executor {
     Device* device = nullptr;
     WeightStream* weights = nullptr;
     CopyQueue* copies = nullptr;
-    Workspace ws;
+    std::array<Workspace, 2> layouts;  // of steps that are not large, that are
+    Workspace ws;                      // one of them
     const float* acts_of = nullptr;  // what ws.acts holds, as acts_format
     ActFormat acts_format = ActFormat::f32;
     bool rope_made = false;  // in this step
@@ -134,6 +135,7 @@ class Executor {
   Status check(const Batch& batch) const;
   Status check_best(const Batch& batch, size_t n_rows) const;
   Status begin(const Batch& batch);
+  Status begin_passes(const Batch& batch);
   Status run(const Batch& batch);
   Status begin_and_run(const Batch& batch);
   Status finish(Status status);
@@ -158,6 +160,7 @@ class Executor {
   Status walk(const Placement& placement);
   void launch(const KernelCall& call) { queue().launch(call); }
   void make_rope_tables();
+  uint64_t rope_rows() const { return plan_.workspace_of(large_).tokens; }  // for which their tables have room
   void stay_awake(const Event& end) const;
   Status drain(Status status);
   void start_over();
@@ -166,7 +169,7 @@ class Executor {
   // Values
   void bring(std::initializer_list<ValueId> ids);
   void send(std::span<const Columns> list, uint32_t from, uint32_t to);
-  void hand_over(std::span<const Columns> list, uint32_t from, uint32_t to);
+  void hand_over(std::span<const Columns> list, uint32_t from, uint32_t to, uint32_t first_token = 0);
   void made(ValueId value) { values_[value].present = 1u << site_; }
   Site& at() { return sites_[site_]; }
   Workspace& ws() { return at().ws; }
@@ -206,7 +209,8 @@ class Executor {
   void write_spans(uint32_t layer, uint32_t parity, Pages pages);
   Status run_ahead();
   bool appends_here(uint32_t layer) const;
-  Status append_here(const AttentionOp& op);
+  uint32_t first_token_of(uint32_t first_page) const;
+  Status append_here(const AttentionOp& op, uint32_t first_token = 0);
   Status attend_here(const AttentionOp& op);
   Status attend_at_both(const AttentionOp& op);
   Status attend_to_staged(const AttentionOp& op);
@@ -235,6 +239,7 @@ class Executor {
   uint32_t n_pages_ = 0;                           // of a layer and kind of the longest sequence
   bool wants_best_ = false, wants_whole_ = false;  // some of the rows of logits
   bool tree_ = false;
+  bool large_ = false;       // Movement::is_large
   bool mirrored_ = false;    // all tables are made before the first kernel, and accelerators have copies of them
   bool recorded_ = false;    // the step is a recording, or is being recorded
   uint32_t most_pages_ = 0;  // of a step that is mirrored: that it, or its recording, has to serve

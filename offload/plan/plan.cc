@@ -158,11 +158,29 @@ bool Plan::computes(uint8_t site) const {
   return attends || numerics.decode.computes(site) || numerics.prompt.computes(site);
 }
 
-uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site) {
+WorkspaceShape Plan::workspace_of(bool large) const {
+  WorkspaceShape shape = workspace;
+  if (!large && movement.small_step != 0) shape.tokens = movement.small_step;
+  return shape;
+}
+
+namespace {
+
+uint64_t laid_out(const Graph& graph, const Plan& plan, uint8_t site, bool large) {
   Workspace unused;
-  return plan.computes(site)
-             ? lay_out(graph, plan.workspace, site != host_site, plan.movement.pages_per_sequence, nullptr, unused)
-             : 0;
+  const uint32_t pages = plan.movement.pages_per_sequence;
+  return lay_out(graph, plan.workspace_of(large), site != host_site, pages, nullptr, unused);
+}
+
+}  // namespace
+
+uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site) {
+  return plan.computes(site) ? laid_out(graph, plan, site, true) : 0;
+}
+
+uint64_t lent_bytes(const Graph& graph, const Plan& plan, uint8_t site) {
+  if (site == host_site || !plan.computes(site)) return 0;
+  return laid_out(graph, plan, site, true) - laid_out(graph, plan, site, false);
 }
 
 // With room for rows of the embedding table, also where it is in memory: under another budget it may not be (replan).
@@ -187,9 +205,11 @@ std::vector<uint32_t> block_uses(const Graph& graph, const Plan& plan, bool prom
   return uses;
 }
 
-std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site) {
+std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site, bool large) {
   std::vector<uint32_t> order;
-  std::vector<bool> seen = plan.movement.sites[site].resident;
+  const Holding& holding = plan.movement.sites[site];
+  std::vector<bool> seen(holding.resident.size());
+  for (size_t i = 0; i < seen.size(); ++i) seen[i] = holding.stays(i, large);
   for_each_tile(graph, plan, prompt, site, [&](const Tile& tile, uint32_t) {
     if (!seen[tile.block]) order.push_back(tile.block);
     seen[tile.block] = true;
@@ -197,7 +217,7 @@ std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool
   return order;
 }
 
-Traffic traffic(const Graph& graph, const Plan& plan, bool prompt, uint32_t depth) {
+Traffic traffic(const Graph& graph, const Plan& plan, bool prompt, uint32_t depth, bool large) {
   const Movement& m = plan.movement;
   Traffic t;
   t.computed_bytes.assign(m.sites.size(), 0);
@@ -211,7 +231,7 @@ Traffic traffic(const Graph& graph, const Plan& plan, bool prompt, uint32_t dept
     for_each_tile(graph, plan, prompt, site, [&](const Tile& tile, uint32_t rows) {
       t.computed_bytes[site] += rows * graph.tensor(tile.tensor).row_size();
     });
-    for (const uint32_t block : streamed_blocks(graph, plan, prompt, site)) {
+    for (const uint32_t block : streamed_blocks(graph, plan, prompt, site, large)) {
       if (site != host_site) t.link_bytes[site] += m.weights.blocks[block].bytes;
       if (!in_memory[block]) t.disk_bytes += m.weights.blocks[block].bytes;
     }

@@ -80,6 +80,7 @@ struct NamedBytes {
 struct Holding {
   uint64_t budget = 0;             // --ram, --vram
   std::vector<bool> resident;      // by block: a copy stays. The host's also feed the other sites
+  std::vector<bool> lent;          // by block, or empty: a copy stays but for large steps (Movement::small_step)
   uint64_t resident_bytes = 0;     // slots of resident blocks
   uint64_t staging_bytes = 0;      // slots through which others pass
   uint64_t ahead_bytes = 0;        // how far reads run ahead of use
@@ -90,15 +91,21 @@ struct Holding {
   std::vector<NamedBytes> memory;  // where the budget goes, adding up to at most that
 
   uint64_t weight_arena_bytes() const { return resident_bytes + staging_bytes; }
+  bool lends(size_t block) const { return block < lent.size() && lent[block]; }
+  bool stays(size_t block, bool large) const { return resident[block] || (!large && lends(block)); }
 };
 
 struct Movement {
   WeightMap weights;
   std::vector<Holding> sites;       // as Numerics::sites
   bool table_resident = false;      // embedding rows come from memory
+  // Steps of more tokens than this are large. What only these need of an accelerator's workspace holds weights
+  // meanwhile, which give way and come back (Holding::lent). 0: none are, and nothing is lent.
+  uint32_t small_step = 0;
   uint64_t page_slot_bytes = 0;     // KV, in pages of one layer and kind
   uint32_t pages_per_sequence = 0;  // of one layer and kind at full context
   uint64_t spill_bytes = 0;         // the most that may lie in the spill file
+  bool is_large(uint32_t n_tokens) const { return small_step != 0 && n_tokens > small_step; }
 };
 
 // What one pass over the graph moves, where sequences hold `depth` tokens.
@@ -136,6 +143,8 @@ struct Plan {
   Prediction prediction;
 
   const Holding& host() const { return movement.sites.front(); }
+  // Of steps that are large or not.
+  WorkspaceShape workspace_of(bool large) const;
   bool computes(uint8_t site) const;  // some op, or a part of one, in steps of either kind
   uint64_t kv_arena_bytes(size_t site) const { return movement.sites[site].kv_pages * movement.page_slot_bytes; }
 };
@@ -152,6 +161,8 @@ std::vector<HandOver> hand_overs(const Graph& graph, const Placement& placement,
 
 // Bytes of what a step needs beside weights and KV: activations at a site, and what all sites read.
 uint64_t workspace_bytes(const Graph& graph, const Plan& plan, uint8_t site);
+// Of that, at its end, what only large steps need; none at the host.
+uint64_t lent_bytes(const Graph& graph, const Plan& plan, uint8_t site);
 uint64_t table_bytes(const Graph& graph, const Plan& plan);
 // Lays the tables out in table_bytes() of memory.
 void lay_out_tables(const Graph& graph, const Plan& plan, std::byte* base, StepTables& out);
@@ -160,9 +171,10 @@ void lay_out_tables(const Graph& graph, const Plan& plan, std::byte* base, StepT
 uint32_t block_count(const Graph& graph, const Plan& plan);
 
 // The blocks that `site` computes with in steps of a kind but does not hold, in the order of first use.
-std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site);
+std::vector<uint32_t> streamed_blocks(const Graph& graph, const Plan& plan, bool prompt, uint8_t site,
+                                      bool large = false);
 // By block: how often a pass of that kind reads it at `site`.
 std::vector<uint32_t> block_uses(const Graph& graph, const Plan& plan, bool prompt, uint8_t site);
-Traffic traffic(const Graph& graph, const Plan& plan, bool prompt, uint32_t depth = 0);
+Traffic traffic(const Graph& graph, const Plan& plan, bool prompt, uint32_t depth = 0, bool large = false);
 
 }  // namespace sluice::plan

@@ -84,14 +84,12 @@ void Search::tabulate(const Machine& machine) {
     prompt_[site] = op_costs(g_, machine, shell_, site, prompt_step_, middle);
   }
   for (const bool far : {false, true}) {
-    WorkspaceShape shape = shell_.workspace;
-    shape.far_pages = far;
-    Workspace unused;
-    for (const uint8_t site : {host_site, accelerator_site})
-      workspace_[far][site] =
-          lay_out(g_, shape, site != host_site, shell_.movement.pages_per_sequence, nullptr, unused);
-    StepTables tables;
-    tables_[far] = lay_out(g_, shape, shell_.movement.pages_per_sequence, true, nullptr, tables);
+    Plan shell = shell_;
+    shell.workspace.far_pages = far;
+    shell.numerics.decode.op_site.front() = accelerator_site;  // so that both sites compute
+    for (const uint8_t site : {host_site, accelerator_site}) workspace_[far][site] = workspace_bytes(g_, shell, site);
+    lent_[far] = lent_bytes(g_, shell, accelerator_site);
+    tables_[far] = table_bytes(g_, shell);
   }
   bytes_.assign(g_.ops.size(), 0);
   for (const WeightBlock& b : shell_.movement.weights.blocks) {
@@ -129,7 +127,9 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
   const bool streams = all_bytes > vram;
   if (streams) vram -= static_cast<double>(staging_for(ahead_bytes, largest_));
   if (vram < pinned_bytes) return impossible;
-  const double kept = std::min(decode_bytes, vram), prompt_kept = std::min(all_bytes, vram) - kept;
+  const bool is_large = shell_.movement.is_large(prompt_step_);
+  const double kept = std::min(decode_bytes, vram + (streams ? static_cast<double>(lent_[far]) : 0));
+  const double lent = std::max(0.0, kept - vram), prompt_kept = std::min(all_bytes, vram) - (kept - lent);
 
   // The host's
   const HostKv host = host_kv(r_, at_host, others, near, shell_.workspace.tokens);
@@ -137,7 +137,7 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
   double ram = static_cast<double>(r_.ram_budget) - static_cast<double>(total(r_.fixed)) -
                static_cast<double>(tables_[far] + (host_computes ? workspace_[far][host_site] + vectors_ : 0) +
                                    passing_bytes(largest_));
-  const double wanted = weights_ - kept - prompt_kept;
+  const double wanted = weights_ - (kept - lent) - prompt_kept;
   double kv_pages = static_cast<double>(host.whole);
   if (ram < kv_pages * page + wanted) ram -= static_cast<double>(staging_for(host_ahead(r_.ram_budget), largest_));
   if (ram < kv_pages * page) kv_pages = std::max(ram / 2 / page, static_cast<double>(host.least));
@@ -153,7 +153,8 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
   const auto seconds = [&](bool prompt) {
     const Placement& placement = prompt ? places.prompt : places.decode;
     const auto& costs = prompt ? prompt_ : decode_;
-    const double of_decode = decode_bytes > 0 ? 1 - kept / decode_bytes : 0;
+    const double stays = prompt && is_large ? kept - lent : kept;
+    const double of_decode = decode_bytes > 0 ? 1 - stays / decode_bytes : 0;
     const double rest = all_bytes - decode_bytes, of_rest = rest > 0 ? 1 - prompt_kept / rest : 0;
     const uint64_t near_tokens = uint64_t{near} * r_.page_tokens;
     const double share = prompt ? 1 : near_share(near_tokens, typical_.depth, 1);
@@ -167,10 +168,13 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
     add_hand_overs(g_, placement, lane, prompt ? prompt_step_ : 1, share < 1, ops);
     if (prompt) add_staged(g_, shell_, placement, lane, near_tokens, prompt_step_, prompt_depth(), ops);
     StepCost cost = pass_cost(ops, lane);
-    add_disk(machine_, from_disk + spilled, cost);
+    const double passing = wanted > 0 ? from_disk * (wanted - (stays - (kept - lent))) / wanted : 0;
+    add_disk(machine_, passing + spilled, cost);
     return cost.seconds();
   };
-  return typical_.answer * seconds(false) + seconds(true) * typical_.prompt / prompt_step_;
+  const double returns =
+      is_large && wanted > 0 ? return_seconds(machine_, lane_, lent, from_disk * lent / wanted) : 0;
+  return typical_.answer * seconds(false) + seconds(true) * typical_.prompt / prompt_step_ + returns;
 }
 
 // What the accelerator has for KV, weights and staging.

@@ -91,7 +91,9 @@ class Search {
   std::vector<double> bytes_;                  // by op: slots of its weights
   std::vector<double> divisible_;              // of them those of rows that a split divides
   std::vector<OpCost> decode_[2], prompt_[2];  // by site, by op
-  uint64_t largest_ = 0, vectors_ = 0, workspace_[2][2] = {}, tables_[2] = {};  // without far pages, and with
+  // Without far pages, and with.
+  uint64_t workspace_[2][2] = {}, lent_[2] = {}, tables_[2] = {};
+  uint64_t largest_ = 0, vectors_ = 0;
   double weights_ = 0;
 };
 

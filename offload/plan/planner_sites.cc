@@ -129,12 +129,12 @@ class Arrangement {
   // takes what fits in it.
   template <class Wanted>
   void keep_spread(Holding& site, uint64_t& left, Wanted wanted) {
-    const uint64_t all = bytes_of([&](size_t i) { return wanted(i) && !site.resident[i]; });
+    const uint64_t all = bytes_of([&](size_t i) { return wanted(i) && !site.stays(i, false); });
     if (all == 0) return;
     const double share = std::min(1.0, static_cast<double>(left) / static_cast<double>(all));
     double carried = 0;
     for (size_t i = 0; i < blocks().size(); ++i) {
-      if (!wanted(i) || site.resident[i]) continue;
+      if (!wanted(i) || site.stays(i, false)) continue;
       const auto bytes = static_cast<double>(blocks()[i].slot_bytes);
       carried += share * bytes;
       if (carried < bytes * 0.5 || blocks()[i].slot_bytes > left) continue;
@@ -143,7 +143,7 @@ class Arrangement {
       keep_block(site, i);
     }
     for (size_t i = 0; i < blocks().size(); ++i) {
-      if (!wanted(i) || site.resident[i] || blocks()[i].slot_bytes > left) continue;
+      if (!wanted(i) || site.stays(i, false) || blocks()[i].slot_bytes > left) continue;
       left -= blocks()[i].slot_bytes;
       keep_block(site, i);
     }
@@ -171,6 +171,7 @@ class Arrangement {
         keep_all(d, role(BlockRole::table));
       return {};
     }
+    const uint64_t lent = lent_bytes(g_, plan_, accelerator_site);
     d.staging_bytes = std::min(staging_for(reserve_.ahead_bytes, largest_), align_down(left, io_unit));
     if (d.staging_bytes < least_staging(largest_)) return take(left, least_staging(largest_), 0, true);
     d.ahead_bytes = std::min(reserve_.ahead_bytes, d.staging_bytes - 2 * largest_);
@@ -178,9 +179,25 @@ class Arrangement {
     const auto pinned = [this](size_t i) { return pinned_[i]; };
     SLUICE_RETURN_IF_ERROR(take(left, bytes_of(pinned), 0, true));
     keep_all(d, pinned);
+    if (lent > 0) keep_with_lent(left, lent, decodes);
     keep_spread(d, left, decodes);
     keep_spread(d, left, at);
     return {};
+  }
+
+  // Both what stays in all steps and what is lent are spread over the pass.
+  template <class Wanted>
+  void keep_with_lent(uint64_t& left, uint64_t lent, Wanted wanted) {
+    Holding& d = device();
+    Holding both = d, given;
+    uint64_t all = left + lent;
+    keep_spread(both, all, wanted);
+    given.resident.assign(blocks().size(), false);
+    const auto added = [&](size_t i) { return both.resident[i] && !d.resident[i]; };
+    if (both.resident_bytes - d.resident_bytes <= left) return;  // no need
+    keep_spread(given, lent, added);
+    keep_spread(d, left, [&](size_t i) { return added(i) && !given.resident[i]; });
+    d.lent = std::move(given.resident);
   }
 
   // --- the host
@@ -360,7 +377,21 @@ Plan plan_shell(const Graph& g, const Machine& machine, const PlanRequest& r, ui
   plan.numerics.prompt = plan.numerics.decode;
   plan.movement.page_slot_bytes = page_slot_bytes(g, r);
   plan.movement.pages_per_sequence = pages_per_sequence(r);
+  if (!r.accelerators.empty()) plan.movement.small_step = small_step(g, r, plan.workspace);
   return plan;
+}
+
+// Small enough to leave a small part of the budget to it, and large enough for the steps of those who verify.
+uint32_t small_step(const Graph& g, const PlanRequest& r, const WorkspaceShape& workspace) {
+  for (uint32_t tokens = 128; tokens >= few_tokens; tokens /= 2) {
+    WorkspaceShape shape = workspace;
+    shape.tokens = tokens;
+    Workspace unused;
+    if (tokens < workspace.tokens &&
+        lay_out(g, shape, true, pages_per_sequence(r), nullptr, unused) <= r.accelerators.front().budget / 64)
+      return tokens;
+  }
+  return 0;
 }
 
 Plan without_sites(const Plan& plan) {

@@ -40,26 +40,31 @@ void WeightBlocks::evict_all(TierId tier) const {
 }
 
 WeightStream::WeightStream(tier::TierManager& tiers, TierId tier, const WeightBlocks& blocks, const Graph& graph,
-                           const Plan& plan, uint8_t site)
+                           const Plan& plan, uint8_t site, TierId lent)
     : tiers_(tiers),
       tier_(tier),
+      lent_tier_(lent),
       blocks_(blocks),
       movement_(plan.movement),
       holding_(plan.movement.sites[site]),
       pins_(blocks.size()),
       uses_left_(blocks.size(), 0) {
-  for (const bool prompt : {false, true})
-    cycles_[prompt] = {streamed_blocks(graph, plan, prompt, site), block_uses(graph, plan, prompt, site)};
+  for (const bool large : {false, true})
+    for (const bool prompt : {false, true})
+      cycles_[2 * large + prompt] = {streamed_blocks(graph, plan, prompt, site, large),
+                                     block_uses(graph, plan, prompt, site)};
+  for (uint32_t i = 0; i < blocks.size(); ++i)
+    if (holding_.lends(i)) lent_.push_back(i);
 }
 
 WeightStream::~WeightStream() { start_over(); }
 
 // Where others hold the memory for now, waits for them.
-Status WeightStream::fetch_in_time(uint32_t index) {
+Status WeightStream::fetch_in_time(uint32_t index, TierId tier) {
   for (;;) {
-    Status status = tiers_.fetch(blocks_[index], tier_);
+    Status status = tiers_.fetch(blocks_[index], tier);
     if (status.code() != Code::over_budget) return status;
-    SLUICE_RETURN_IF_ERROR(wait_for_room(status));
+    SLUICE_RETURN_IF_ERROR(wait_for_room(status, tier));
   }
 }
 
@@ -68,7 +73,7 @@ Status WeightStream::load(void (*progress)(void*, uint64_t, uint64_t), void* con
   for (uint32_t i = 0; i < blocks_.size(); ++i)
     if (holding_.resident[i]) wanted.push_back(i);
   for (const uint32_t i : wanted) {
-    SLUICE_RETURN_IF_ERROR(fetch_in_time(i).with_context("loading weights"));
+    SLUICE_RETURN_IF_ERROR(fetch_in_time(i, tier_).with_context("loading weights"));
     SLUICE_ASSIGN_OR_RETURN(pins_[i], tiers_.pin(blocks_[i], tier_));
   }
   uint64_t done = 0;
@@ -81,11 +86,31 @@ Status WeightStream::load(void (*progress)(void*, uint64_t, uint64_t), void* con
   return {};
 }
 
-Status WeightStream::begin_pass(bool prompt) {
-  if (prompt != prompt_ && cycles_[0].order != cycles_[1].order) start_over();
+Status WeightStream::begin_pass(bool prompt, bool large) {
+  if (order() != cycle(prompt, large).order) drop_streamed();
   prompt_ = prompt;
-  uses_left_ = cycles_[prompt].uses;
+  large_ = large;
+  uses_left_ = cycle(prompt, large).uses;
+  takes_back_ = !large && !lent_is_here_ && !lent_.empty();
+  if (large) lend();
+  if (takes_back_) SLUICE_RETURN_IF_ERROR(take_back());
   return run_ahead();
+}
+
+void WeightStream::lend() {
+  for (const uint32_t index : lent_)
+    if (lent_is_here_) drop(index, lent_tier_);
+  lent_is_here_ = false;
+}
+
+// In the order of use, so that the pass may begin with the first ones.
+Status WeightStream::take_back() {
+  lent_is_here_ = true;
+  for (const uint32_t index : lent_) {
+    SLUICE_RETURN_IF_ERROR(fetch_in_time(index, lent_tier_));
+    SLUICE_ASSIGN_OR_RETURN(pins_[index], tiers_.pin(blocks_[index], lent_tier_));
+  }
+  return {};
 }
 
 Status WeightStream::run_ahead() {
@@ -104,8 +129,8 @@ Status WeightStream::run_ahead() {
   return {};
 }
 
-Status WeightStream::wait_for_room(const Status& why) {
-  const Event next = tiers_.pending(tier_);
+Status WeightStream::wait_for_room(const Status& why, TierId tier) {
+  const Event next = tiers_.pending(tier);
   if (next == Event()) return tiers_.poll() ? Status() : why;
   next.wait().ignore();
   tiers_.poll();
@@ -119,12 +144,14 @@ Result<const std::byte*> WeightStream::use(const Tile& tile, Queue& queue) {
     SLUICE_RETURN_IF_ERROR(run_ahead());
     while (next_issue_ == next_use_) {
       SLUICE_RETURN_IF_ERROR(
-          wait_for_room(error(Code::over_budget, "no room to stream a block of {}", slot_bytes(index))));
+          wait_for_room(error(Code::over_budget, "no room to stream a block of {}", slot_bytes(index)), tier_));
       SLUICE_RETURN_IF_ERROR(run_ahead());
     }
     SLUICE_ASSIGN_OR_RETURN(pins_[index], tiers_.pin(blocks_[index], tier_));
     ahead_bytes_ -= slot_bytes(index);
     ++next_use_;
+    queue.wait(pins_[index].ready());
+  } else if (returns(index)) {
     queue.wait(pins_[index].ready());
   }
   return pins_[index].data() + tile.offset;
@@ -134,7 +161,7 @@ void WeightStream::used(std::span<const Tile* const> tiles, Queue& queue) {
   Event done;
   for (const Tile* tile : tiles) {
     const uint32_t index = tile->block;
-    if (holding_.resident[index] || --uses_left_[index] > 0) continue;
+    if (holding_.stays(index, large_) || --uses_left_[index] > 0) continue;
     if (done == Event()) done = queue.signal_aside();
     pins_[index].release(done);
     tiers_.evict(blocks_[index], tier_).ignore();  // a clean copy with a home: nothing to write
@@ -146,12 +173,19 @@ const std::byte* WeightStream::resident(const Tile& tile) const {
   return holding_.resident[tile.block] && pins_[tile.block] ? pins_[tile.block].data() + tile.offset : nullptr;
 }
 
+void WeightStream::drop(uint32_t index, TierId tier) {
+  pins_[index].release();
+  tiers_.cancel(blocks_[index], tier);
+  wait_until_gone(tiers_, blocks_[index], tier);
+}
+
 void WeightStream::start_over() {
-  for (const uint32_t index : order()) {
-    pins_[index].release();
-    tiers_.cancel(blocks_[index], tier_);
-    wait_until_gone(tiers_, blocks_[index], tier_);
-  }
+  drop_streamed();
+  lend();
+}
+
+void WeightStream::drop_streamed() {
+  for (const uint32_t index : order()) drop(index, tier_);
   next_use_ = next_done_ = next_issue_ = 0;
   ahead_bytes_ = 0;
 }

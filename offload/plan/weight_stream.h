@@ -7,6 +7,9 @@
 // block that is wanted next always gets its room: everything before it is on its way out.
 // A pass of another kind has another cycle: what was on its way for the old one is dropped.
 //
+// What is lent (Holding::lent) lies in a tier of its own, over memory that large passes need: it leaves before one,
+// and comes back when the next small one begins.
+//
 // Threads: one, that of the executor.
 #pragma once
 
@@ -42,17 +45,18 @@ class WeightBlocks {
 
 class WeightStream {
  public:
-  // All but `tier`, which is the site's memory for weights, must outlive the stream. Loads nothing.
+  // `tier` is the site's memory for weights, `lent` the one for those that it lends, if it does. All else must outlive
+  // the stream. Loads nothing.
   WeightStream(tier::TierManager& tiers, TierId tier, const WeightBlocks& blocks, const Graph& graph, const Plan& plan,
-               uint8_t site);
+               uint8_t site, TierId lent = {});
   WeightStream(const WeightStream&) = delete;
   ~WeightStream();
 
-  // Reads all that stays; returns when it is there. `progress` (may be empty) is told bytes done of all.
+  // Reads all that stays in every pass; returns when it is there. `progress` (may be empty) is told bytes done of all.
   Status load(void (*progress)(void* context, uint64_t done, uint64_t total) = nullptr, void* context = nullptr);
 
-  // A pass begins at the first op.
-  Status begin_pass(bool prompt);
+  // A pass begins at the first op. Nothing that was enqueued for others may still run.
+  Status begin_pass(bool prompt, bool large = false);
   // After a pass that failed or was left early: drops what is in use or on its way, failed reads among it.
   // Nothing that was enqueued may still read the stream's memory.
   void start_over();
@@ -60,15 +64,19 @@ class WeightStream {
   // The first row of a tile. Work enqueued on `queue` after this call may read it.
   Result<const std::byte*> use(const Tile& tile, Queue& queue);
   // Whether use() would have nothing to wait for.
-  bool at_hand(const Tile& tile) const { return pins_[tile.block] || next_issue_ > next_use_; }
+  bool at_hand(const Tile& tile) const {
+    return pins_[tile.block] ? !returns(tile.block) : next_issue_ > next_use_;
+  }
   // The work enqueued on `queue` so far was the last of these tiles in this pass; one Event tells when it is done.
   void used(std::span<const Tile* const> tiles, Queue& queue);
 
   // Issues reads as far ahead as the plan says.
   Status run_ahead();
 
-  // Some block passes through in steps of this kind.
-  bool streams(bool prompt) const { return !cycles_[prompt].order.empty(); }
+  // Some block passes through in small steps of this kind.
+  bool streams(bool prompt) const { return !cycle(prompt, false).order.empty(); }
+  // In this pass what was lent comes back, perhaps to another place.
+  bool takes_back() const { return takes_back_; }
   // A vector, or a tile that stays; null if it does not stay.
   const std::byte* resident(const Tile& tile) const;
   BlockId block(uint32_t index) const { return blocks_[index]; }
@@ -80,17 +88,25 @@ class WeightStream {
     std::vector<uint32_t> uses;   // by block, of one pass
   };
   uint64_t slot_bytes(uint32_t index) const { return movement_.weights.blocks[index].slot_bytes; }
-  const std::vector<uint32_t>& order() const { return cycles_[prompt_].order; }
-  Status fetch_in_time(uint32_t index);
-  Status wait_for_room(const Status& why);
+  const Cycle& cycle(bool prompt, bool large) const { return cycles_[2 * large + prompt]; }
+  const std::vector<uint32_t>& order() const { return cycle(prompt_, large_).order; }
+  bool returns(uint32_t index) const { return takes_back_ && holding_.lends(index); }
+  Status take_back();
+  void lend();
+  void drop_streamed();
+  void drop(uint32_t index, TierId tier);
+  Status fetch_in_time(uint32_t index, TierId tier);
+  Status wait_for_room(const Status& why, TierId tier);
 
   tier::TierManager& tiers_;
-  const TierId tier_;
+  const TierId tier_, lent_tier_;
   const WeightBlocks& blocks_;
   const Movement& movement_;
   const Holding& holding_;
-  std::array<Cycle, 2> cycles_;      // of decoding, of prompts
-  bool prompt_ = false;              // the kind of the current pass
+  std::array<Cycle, 4> cycles_;      // of decoding, of prompts; then of those that are large
+  std::vector<uint32_t> lent_;       // blocks
+  bool prompt_ = false, large_ = false;  // the kind of the current pass
+  bool lent_is_here_ = false, takes_back_ = false;
   std::vector<tier::Pin> pins_;      // by block: what stays, and what is in use
   std::vector<uint32_t> uses_left_;  // by block, of this pass
   // Counts of blocks since the cycle began or started over; modulo its size they are positions in order().
