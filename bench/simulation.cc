@@ -38,7 +38,8 @@ struct Simulation::Impl {
         plan(p),
         recorder(virtual_rates(machine)),
         store(recorder),
-        link(recorder),
+        link(recorder, link_lane),
+        pages(recorder, pages_lane),
         host(graph, p, 0),
         tables(plan::table_bytes(graph, p), true) {
     if (p.movement.sites.size() > 1) gpu.emplace(graph, p, uint8_t{1});
@@ -85,7 +86,7 @@ struct Simulation::Impl {
       options.pools.push_back({tier, plan.movement.sites[site].kv_kept_pages, 0, copies});
     };
     pool(kv_tier, 0, nullptr);
-    if (gpu) pool(gpu_kv_tier, 1, &link);
+    if (gpu) pool(gpu_kv_tier, 1, &pages);
     plan::StepTables step_tables;
     plan::lay_out_tables(g, plan, tables.base(), step_tables);
     options.tables = step_tables.pages;
@@ -139,7 +140,7 @@ struct Simulation::Impl {
   const plan::Plan& plan;
   Recorder recorder;
   VirtualStore store;
-  VirtualCopyQueue link;
+  VirtualCopyQueue link, pages;
   Site host;
   std::optional<Site> gpu;
   VirtualMemory tables;

@@ -162,7 +162,7 @@ void VirtualQueue::launch(const KernelCall& call) {
 }
 
 void VirtualCopyQueue::copy(std::byte* to, const std::byte* from, uint64_t bytes) {
-  const uint32_t id = r_.add(link_lane, static_cast<double>(bytes) / r_.rates().link_bytes_s);
+  const uint32_t id = r_.add(lane_, static_cast<double>(bytes) / r_.rates().link_bytes_s);
   r_.reads(id, from);
   r_.writes(id, to, bytes);
 }
@@ -216,11 +216,14 @@ class Lanes {
     }
     return any;
   }
+  bool link_runs() const { return runs_[link_lane] || runs_[pages_lane]; }
   double speed(int lane) const {
     if (lane == cpu_lane)
-      return (runs_[link_lane] ? rates_.cpu_beside_link : 1) * (runs_[disk_lane] ? rates_.cpu_beside_disk : 1);
-    if (!runs_[cpu_lane]) return 1;
-    return lane == link_lane ? rates_.link_beside_cpu : lane == disk_lane ? rates_.disk_beside_cpu : 1;
+      return (link_runs() ? rates_.cpu_beside_link : 1) * (runs_[disk_lane] ? rates_.cpu_beside_disk : 1);
+    const bool on_link = lane == link_lane || lane == pages_lane;
+    const double share = on_link && runs_[link_lane] && runs_[pages_lane] ? 0.5 : 1;
+    if (!runs_[cpu_lane]) return share;
+    return on_link ? share * rates_.link_beside_cpu : lane == disk_lane ? rates_.disk_beside_cpu : 1;
   }
   // To the next end of a command.
   void advance() {
@@ -232,9 +235,10 @@ class Lanes {
     }
     now_ += step;
     if (!runs_[cpu_lane] && !runs_[gpu_lane])
-      idle_[runs_[link_lane] ? idle_link : runs_[disk_lane] ? idle_disk : idle_all] += step;
+      idle_[link_runs() ? idle_link : runs_[disk_lane] ? idle_disk : idle_all] += step;
     for (int lane = 0; lane < n_lanes; ++lane)
       if (runs_[lane]) busy_[lane] += step, left_[lane] -= step * speeds[lane];
+    if (runs_[pages_lane] && !runs_[link_lane]) busy_[link_lane] += step;
     for (int lane = 0; lane < n_lanes; ++lane) {
       if (!runs_[lane] || left_[lane] > 1e-13) continue;
       const uint32_t id = order_[lane][next_[lane]++];

@@ -22,7 +22,8 @@
 
 namespace sluice::bench {
 
-enum Lane : uint8_t { cpu_lane, gpu_lane, link_lane, disk_lane, n_lanes };
+// Copies of weights and of KV pages are enqueued apart, and share the link while both run.
+enum Lane : uint8_t { cpu_lane, gpu_lane, link_lane, pages_lane, disk_lane, n_lanes };
 
 struct Command {
   Lane lane = cpu_lane;
@@ -141,14 +142,15 @@ class VirtualDevice : public Device {
 
 class VirtualCopyQueue : public CopyQueue {
  public:
-  explicit VirtualCopyQueue(Recorder& recorder) : r_(recorder) {}
-  void wait(const Event& event) override { r_.wait(link_lane, event); }
+  VirtualCopyQueue(Recorder& recorder, Lane lane) : r_(recorder), lane_(lane) {}
+  void wait(const Event& event) override { r_.wait(lane_, event); }
   void copy(std::byte* to, const std::byte* from, uint64_t bytes) override;
-  Event signal() override { return r_.signal(link_lane); }
+  Event signal() override { return r_.signal(lane_); }
   void reset() override {}
 
  private:
   Recorder& r_;
+  const Lane lane_;
 };
 
 // One file of any size.
@@ -172,7 +174,8 @@ class VirtualStore : public Store {
 // Neither device computes, and so long the link runs, or else the disk, or neither.
 enum Idle : uint8_t { idle_link, idle_disk, idle_all, n_idle };
 
-// When each command ends, if the lanes run at once, and how long until then lanes were busy and devices idle.
+// When each command ends, if the lanes run at once, and how long until then lanes were busy (link_lane: the link was,
+// with whatever) and devices idle.
 struct Replay {
   std::vector<double> end_s;
   std::vector<std::array<double, n_lanes>> busy_until;

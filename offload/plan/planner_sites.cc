@@ -189,15 +189,31 @@ class Arrangement {
   template <class Wanted>
   void keep_with_lent(uint64_t& left, uint64_t lent, Wanted wanted) {
     Holding& d = device();
-    Holding both = d, given;
+    Holding both = d;
     uint64_t all = left + lent;
     keep_spread(both, all, wanted);
-    given.resident.assign(blocks().size(), false);
     const auto added = [&](size_t i) { return both.resident[i] && !d.resident[i]; };
     if (both.resident_bytes - d.resident_bytes <= left) return;  // no need
-    keep_spread(given, lent, added);
-    keep_spread(d, left, [&](size_t i) { return added(i) && !given.resident[i]; });
-    d.lent = std::move(given.resident);
+    d.lent = lend(both, lent, added);
+    keep_spread(d, left, added);
+  }
+
+  // Of the blocks that may be, such that what streams in large steps comes at an even rate.
+  template <class Wanted>
+  std::vector<bool> lend(const Holding& kept, uint64_t lent, Wanted may_be) const {
+    const auto streams = [&](size_t i) { return at_device(i) && !kept.resident[i]; };
+    const double all = static_cast<double>(bytes_of([this](size_t i) { return at_device(i); }));
+    const double share = static_cast<double>(bytes_of(streams) + lent) / all;
+    std::vector<bool> given(blocks().size(), false);
+    double carried = 0;
+    for (size_t i = 0; i < blocks().size(); ++i) {
+      const auto bytes = static_cast<double>(blocks()[i].slot_bytes);
+      carried += at_device(i) ? share * bytes : 0;
+      given[i] = may_be(i) && carried >= bytes * 0.5 && blocks()[i].slot_bytes <= lent;
+      if (given[i]) lent -= blocks()[i].slot_bytes;
+      if (given[i] || streams(i)) carried -= bytes;
+    }
+    return given;
   }
 
   // --- the host
