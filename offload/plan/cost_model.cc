@@ -213,7 +213,13 @@ const LinkRates* find_link(const Machine& machine, std::string_view from, std::s
 // The link and the ops in turn: how much has arrived that is not used yet.
 class Walk {
  public:
-  Walk(const LinkLane& lane, bool streams) : l_(lane), streams_(streams) {}
+  Walk(const LinkLane& lane, bool streams)
+      : l_(lane),
+        streams_(streams),
+        beside_bytes_s_(lane.bytes_s * lane.beside),
+        byte_s_(1 / std::max(lane.bytes_s, 1.0)),
+        beside_byte_s_(1 / std::max(beside_bytes_s_, 1.0)),
+        host_slowdown_(1 / lane.host_beside) {}
 
   StepCost pass(std::span<const OpCost> ops) {
     cost_ = {};
@@ -232,16 +238,15 @@ class Walk {
   void run(double seconds, bool beside_host) {
     cost_.compute_s += seconds;
     if (!streams_) return;
-    const double rate = l_.bytes_s * (beside_host ? l_.beside : 1);
-    const double filling = std::min(seconds, (l_.ahead_bytes - arrived_) / rate);
+    const double filling = std::min(seconds, (l_.ahead_bytes - arrived_) * (beside_host ? beside_byte_s_ : byte_s_));
     cost_.link_s += filling;
-    arrived_ = std::min(l_.ahead_bytes, arrived_ + rate * filling);
+    arrived_ = std::min(l_.ahead_bytes, arrived_ + (beside_host ? beside_bytes_s_ : l_.bytes_s) * filling);
   }
 
   // Of the host's kernels, which are slower while the link runs: until that has filled `room`.
   double host_seconds(double kernels_s, double room) const {
     if (!streams_) return kernels_s;
-    const double beside = std::min(room / (l_.bytes_s * l_.beside), kernels_s / l_.host_beside);
+    const double beside = std::min(room * beside_byte_s_, kernels_s * host_slowdown_);
     return beside + std::max(0.0, kernels_s - beside * l_.host_beside);
   }
 
@@ -254,7 +259,7 @@ class Walk {
 
   // What has not arrived is waited for, piece by piece.
   void at_accelerator(double kernels_s, double memory_s, double link_bytes) {
-    const double missing = std::max(0.0, link_bytes - arrived_) / std::max(l_.bytes_s, 1.0);
+    const double missing = std::max(0.0, link_bytes - arrived_) * byte_s_;
     const double took = std::max(kernels_s, missing);
     cost_.device_s += kernels_s;
     cost_.device_memory_s += memory_s;
@@ -267,9 +272,8 @@ class Walk {
   // rest.
   void at_both(const OpCost& op) {
     const double host = host_seconds(op.host_rows_s, l_.ahead_bytes - arrived_ + op.link_bytes);
-    const double rate = l_.bytes_s * l_.beside, missing = std::max(0.0, op.link_bytes - arrived_);
-    const double waited =
-        missing <= rate * host ? missing / std::max(rate, 1.0) : host + (missing - rate * host) / l_.bytes_s;
+    const double rate = beside_bytes_s_, missing = std::max(0.0, op.link_bytes - arrived_);
+    const double waited = missing <= rate * host ? missing * beside_byte_s_ : host + (missing - rate * host) * byte_s_;
     const double took = std::max({host, op.device_rows_s, waited});
     cost_.host_s += host;
     cost_.host_memory_s += host;
@@ -286,11 +290,12 @@ class Walk {
   void arrive(double seconds, double bytes, double used) {
     const double all = arrived_ + bytes - used;
     arrived_ = std::clamp(all, 0.0, l_.ahead_bytes);
-    cost_.link_s += seconds - std::max(0.0, all - l_.ahead_bytes) / l_.bytes_s;
+    cost_.link_s += seconds - std::max(0.0, all - l_.ahead_bytes) * byte_s_;
   }
 
   const LinkLane& l_;
   const bool streams_;
+  const double beside_bytes_s_, byte_s_, beside_byte_s_, host_slowdown_;  // rates beside the host, and inverted ones
   double arrived_ = 0;
   StepCost cost_;
 };

@@ -158,22 +158,23 @@ double Search::weigh(const Places& places, uint64_t ahead_bytes) const {
     const double rest = all_bytes - decode_bytes, of_rest = rest > 0 ? 1 - prompt_kept / rest : 0;
     const uint64_t near_tokens = uint64_t{near} * r_.page_tokens;
     const double share = prompt ? 1 : near_share(near_tokens, typical_.depth, 1);
-    std::vector<OpCost> ops(g_.ops.size());
+    std::vector<OpCost>& ops = weighed_;
+    ops.resize(g_.ops.size());
+    const bool passes = of_decode > 0 || of_rest > 0;
     for (size_t i = 0; i < ops.size(); ++i) {
       ops[i] = placed_cost(g_, placement, i, costs, share);
-      const double there = bytes_at_accelerator(placement, i);
-      const double decodes = std::min(there, bytes_at_accelerator(places.decode, i));
+      const double there = passes ? bytes_at_accelerator(placement, i) : 0;
+      if (there == 0) continue;
+      const double decodes = prompt ? std::min(there, bytes_at_accelerator(places.decode, i)) : there;
       ops[i].link_bytes = decodes * of_decode + (there - decodes) * of_rest;
     }
     add_hand_overs(g_, placement, lane, prompt ? prompt_step_ : 1, share < 1, ops);
     if (prompt) add_staged(g_, shell_, placement, lane, near_tokens, prompt_step_, prompt_depth(), ops);
     StepCost cost = pass_cost(ops, lane);
-    const double passing = wanted > 0 ? from_disk * (wanted - (stays - (kept - lent))) / wanted : 0;
-    add_disk(machine_, passing + spilled, cost);
+    add_disk(machine_, (prompt && is_large ? from_disk : std::max(0.0, from_disk - lent)) + spilled, cost);
     return cost.seconds();
   };
-  const double returns =
-      is_large && wanted > 0 ? return_seconds(machine_, lane_, lent, from_disk * lent / wanted) : 0;
+  const double returns = is_large ? return_seconds(machine_, lane_, lent, std::min(lent, from_disk)) : 0;
   return typical_.answer * seconds(false) + seconds(true) * typical_.prompt / prompt_step_ + returns;
 }
 
@@ -339,19 +340,9 @@ std::optional<Found> Search::improve(Found best, int rounds) const {
       settle(next);
       if (next.seconds < best.seconds * (1 - least_gain)) best = std::move(next);
     }
+    Patience patience{};
     for (const uint32_t i : order)
-      for (const uint8_t site : {accelerator_site, host_site}) {
-        const Layer& l = layers_[i];
-        try_move(best, {l.in, l.attention, l.out, l.ffn}, site);
-        try_move(best, {l.in, l.attention, l.out}, site);
-        try_move(best, {l.in, l.out}, site);
-        try_move(best, {l.attention}, site);
-        try_move(best, {l.ffn}, site);
-        if (!best.places.decode.splits.empty()) try_splits(best, l);
-        if (!small()) continue;  // of many layers one op matters too little
-        try_move(best, {l.in}, site);
-        try_move(best, {l.out}, site);
-      }
+      for (const uint8_t site : {accelerator_site, host_site}) improve_layer(best, layers_[i], site, patience);
     const auto head = static_cast<uint32_t>(g_.ops.size() - 1);
     for (const uint8_t site : {accelerator_site, host_site}) try_move(best, {head}, site);
     if (!(best.seconds < before * 0.9995)) break;
@@ -359,6 +350,26 @@ std::optional<Found> Search::improve(Found best, int rounds) const {
   if (best.seconds == impossible) return std::nullopt;
   settle(best);
   return best;
+}
+
+// All kinds of moves of one layer's ops to a site. Of many layers, one op alone matters too little, and a kind that has
+// not helped with several of them in a row is not tried with others.
+void Search::improve_layer(Found& best, const Layer& l, uint8_t site, Patience& patience) const {
+  constexpr uint32_t tried = 8;
+  size_t kind = 0;
+  const auto attempt = [&](auto move) {
+    uint32_t& failed = patience[site][kind++];
+    if (small() || failed < tried) failed = move() ? 0 : failed + 1;
+  };
+  attempt([&] { return try_move(best, {l.in, l.attention, l.out, l.ffn}, site); });
+  attempt([&] { return try_move(best, {l.in, l.attention, l.out}, site); });
+  attempt([&] { return try_move(best, {l.in, l.out}, site); });
+  attempt([&] { return try_move(best, {l.attention}, site); });
+  attempt([&] { return try_move(best, {l.ffn}, site); });
+  if (!best.places.decode.splits.empty()) attempt([&] { return try_splits(best, l); });
+  if (!small()) return;
+  attempt([&] { return try_move(best, {l.in}, site); });
+  attempt([&] { return try_move(best, {l.out}, site); });
 }
 
 std::optional<Found> Search::best_of(const std::vector<Found>& starts, int rounds) const {
@@ -384,24 +395,24 @@ double Search::link_share(uint32_t ffn) const {
 }
 
 // A tile more or less at each site; or the FFN, where it is whole, divided by the link's share.
-void Search::try_splits(Found& best, const Layer& layer) const {
-  if (!may_split(layer)) return;
+bool Search::try_splits(Found& best, const Layer& layer) const {
+  if (!may_split(layer)) return false;
   const auto divide = [&](uint8_t home, uint32_t row) {
     Places places = best.places;
     places.decode.op_site[layer.ffn] = home;
     places.decode.splits[layer.ffn] = {row, home == host_site ? accelerator_site : host_site};
-    try_places(best, std::move(places));
+    return try_places(best, std::move(places));
   };
   const Split now = best.places.decode.splits[layer.ffn];
   if (now.row == 0) {
     const double q = link_share(layer.ffn), rows = divided_rows(g_, layer.ffn);
-    divide(accelerator_site, nearest(layer.rows, static_cast<uint32_t>(q * rows)));
-    return divide(host_site, nearest(layer.rows, static_cast<uint32_t>((1 - q) * rows)));
+    const bool there = divide(accelerator_site, nearest(layer.rows, static_cast<uint32_t>(q * rows)));
+    return divide(host_site, nearest(layer.rows, static_cast<uint32_t>((1 - q) * rows))) || there;
   }
   const uint8_t home = best.places.decode.op_site[layer.ffn];
   const auto at = std::find(layer.rows.begin(), layer.rows.end(), now.row);
-  if (at != layer.rows.begin()) divide(home, *(at - 1));
-  if (at + 1 != layer.rows.end()) divide(home, *(at + 1));
+  const bool less = at != layer.rows.begin() && divide(home, *(at - 1));
+  return (at + 1 != layer.rows.end() && divide(home, *(at + 1))) || less;
 }
 
 // `count` FFNs, evenly, with all together `share` of their rows at the host; the others on the accelerator.

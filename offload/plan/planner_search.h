@@ -10,6 +10,7 @@
 // bytes that the link brings while the CPU reads the others.
 #pragma once
 
+#include <array>
 #include <optional>
 
 #include "offload/plan/cost_model.h"
@@ -72,7 +73,10 @@ class Search {
   bool kv_is_pinned() const;
   bool try_places(Found& best, Places places) const;
   bool try_move(Found& best, std::initializer_list<uint32_t> ops, uint8_t site) const;
-  void try_splits(Found& best, const Layer& layer) const;
+  bool try_splits(Found& best, const Layer& layer) const;
+  // By site and kind of move: with how many layers in a row it has not helped.
+  using Patience = std::array<std::array<uint32_t, 8>, 2>;
+  void improve_layer(Found& best, const Layer& layer, uint8_t site, Patience& patience) const;
   bool may_split(const Layer& layer) const;
   double link_share(uint32_t ffn) const;
   Found divided(const Found& whole, uint32_t count, double share) const;
@@ -95,6 +99,7 @@ class Search {
   uint64_t workspace_[2][2] = {}, lent_[2] = {}, tables_[2] = {};
   uint64_t largest_ = 0, vectors_ = 0;
   double weights_ = 0;
+  mutable std::vector<OpCost> weighed_;  // of the pass that is weighed: a search is one thread's
 };
 
 }  // namespace sluice::plan

@@ -238,6 +238,8 @@ class Arrangement {
     }
     left -= h.staging_bytes;
     left -= give_kv(kv_, r_, left, plan_.movement, h);
+    // First what every token reads.
+    keep_spread(h, left, [&](size_t i) { return at_host_[i] || (wanted(i) && !device().lends(i)); });
     keep_spread(h, left, wanted);
     keep_table(left);
     return {};
@@ -393,21 +395,13 @@ Plan plan_shell(const Graph& g, const Machine& machine, const PlanRequest& r, ui
   plan.numerics.prompt = plan.numerics.decode;
   plan.movement.page_slot_bytes = page_slot_bytes(g, r);
   plan.movement.pages_per_sequence = pages_per_sequence(r);
-  if (!r.accelerators.empty()) plan.movement.small_step = small_step(g, r, plan.workspace);
+  if (!r.accelerators.empty()) plan.movement.small_step = small_step(step_tokens);
   return plan;
 }
 
-// Small enough to leave a small part of the budget to it, and large enough for the steps of those who verify.
-uint32_t small_step(const Graph& g, const PlanRequest& r, const WorkspaceShape& workspace) {
-  for (uint32_t tokens = 128; tokens >= few_tokens; tokens /= 2) {
-    WorkspaceShape shape = workspace;
-    shape.tokens = tokens;
-    Workspace unused;
-    if (tokens < workspace.tokens &&
-        lay_out(g, shape, true, pages_per_sequence(r), nullptr, unused) <= r.accelerators.front().budget / 64)
-      return tokens;
-  }
-  return 0;
+uint32_t small_step(uint32_t step_tokens) {
+  const uint32_t small = std::clamp(step_tokens / 16, few_tokens, 128u);
+  return small < step_tokens ? small : 0;
 }
 
 Plan without_sites(const Plan& plan) {

@@ -2,7 +2,8 @@
 //
 // In the order of need: what is fixed, workspace, vectors, KV, staging; what is left holds weights. Those that an
 // accelerator computes with when it decodes stay there, spread evenly over the pass so that what streams comes at an
-// even rate, and likewise those of them that are lent to the workspace of large steps; the host keeps what it computes with and what accelerators stream, and the rest passes from the disk.
+// even rate, and likewise those of them that are lent to the workspace of large steps; the host keeps what it computes
+// with and what accelerators stream, and the rest passes from the disk.
 #pragma once
 
 #include "offload/plan/planner.h"
@@ -37,8 +38,9 @@ uint32_t nearest(const std::vector<uint32_t>& rows, uint32_t row);
 // Puts the ops where the request wants them when decoding, whole.
 void pin(const PlanRequest& request, Places& places);
 
-// Steps of more tokens borrow their workspace from weights (Movement::small_step); 0: too little to be worth it.
-uint32_t small_step(const Graph& graph, const PlanRequest& request, const WorkspaceShape& workspace);
+// Movement::small_step for steps of so many tokens at most: most of the workspace is lent, and who verifies or answers
+// many at once takes nothing back.
+uint32_t small_step(uint32_t step_tokens);
 
 // The least that a stream's staging works with, and what it should have (see weight_stream.h).
 uint64_t least_staging(uint64_t largest_block);

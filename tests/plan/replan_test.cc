@@ -89,6 +89,7 @@ void check_lasting(const Graph& g, const Plan& now, const Plan& next) {
   CHECK(same_cut(next.movement.weights, now.movement.weights));
   CHECK(next.movement.page_slot_bytes == now.movement.page_slot_bytes);
   CHECK(next.movement.spill_bytes == now.movement.spill_bytes);
+  CHECK(next.movement.small_step == now.movement.small_step);
   CHECK(plan::table_bytes(g, next) == plan::table_bytes(g, now));
   REQUIRE(next.movement.sites.size() == now.movement.sites.size());
   for (size_t site = 0; site < now.movement.sites.size(); ++site) {
@@ -111,6 +112,9 @@ void check_holding(const Graph& g, const Plan& p, uint8_t site, uint64_t budget)
   for (size_t i = 0; i < h.resident.size(); ++i)
     if (h.resident[i]) resident += p.movement.weights.blocks[i].slot_bytes;
   CHECK(resident == h.resident_bytes);
+  uint64_t lent = 0;
+  for (size_t i = 0; i < h.lent.size(); ++i) lent += h.lent[i] ? p.movement.weights.blocks[i].slot_bytes : 0;
+  CHECK(lent <= plan::lent_bytes(g, p, site));
   const uint64_t largest = plan::largest_block(p.movement.weights);
   const bool streams = !plan::streamed_blocks(g, p, false, site).empty();
   if (streams) CHECK(h.staging_bytes >= 3 * largest);

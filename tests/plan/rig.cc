@@ -34,7 +34,8 @@ plan::Plan PlanRig::make_plan() const {
   plan::Plan p = std::move(*made);
   if (options.ram == 0) force(p);
   if (options.placed)
-    place(model.graph, p, {"sim", options.placed, options.split, options.device_resident, options.near_pages});
+    place(model.graph, p,
+          {"sim", options.placed, options.split, options.device_resident, options.near_pages, 0, options.small_step});
   return p;
 }
 
@@ -132,7 +133,7 @@ PlanRig::PlanRig(const TinyModel& tiny, const PlanRigOptions& o)
   parts.kv = kv.get();
   parts.sites = {{device.get(), &*weights, plan.computes(plan::host_site) ? workspace->base() : nullptr, nullptr}};
   if (o.placed) {
-    device_weights.emplace(*tiers, TierId{2}, *blocks, g, plan, 1);
+    device_weights.emplace(*tiers, TierId{2}, *blocks, g, plan, 1, TierId{4});
     parts.sites.push_back({accelerator.get(), &*device_weights, device_workspace->base(), up.get()});
   }
   parts.tables = tables->base();
@@ -164,6 +165,10 @@ void PlanRig::add_accelerator() {
   device_kv = std::make_unique<SimMemory>(std::max(io_unit, plan.kv_arena_bytes(1)), false);
   device_kv_budget = std::make_unique<tier::Budget>("device kv", device_kv->capacity());
   tiers->add_tier("device kv", *device_kv, *device_kv_budget);
+  const uint64_t lent = plan::lent_bytes(model.graph, plan, 1);
+  device_lent.emplace(*device_workspace, device_workspace->capacity() - lent, lent);
+  device_lent_budget = std::make_unique<tier::Budget>("device lent", lent);
+  tiers->connect(host_tier, tiers->add_tier("device lent", *device_lent, *device_lent_budget), *up);
   within = std::make_unique<SimCopyQueue>();
 }
 
@@ -180,6 +185,7 @@ PlanRig::~PlanRig() {
   CHECK(kv_budget->used() == 0);
   if (device_budget) CHECK(device_budget->used() == 0);
   if (device_kv_budget) CHECK(device_kv_budget->used() == 0);
+  if (device_lent_budget) CHECK(device_lent_budget->used() == 0);
   tiers.reset();
   CHECK(store.stats().in_flight == 0);
   CHECK(store.open_files() == 1);
@@ -190,7 +196,7 @@ void PlanRig::settle() {
     tiers->poll();
     const tier::TransferStats t = tiers->transfers();
     Event next;
-    const uint16_t n_tiers = device_kv ? 4 : device_memory ? 3 : 2;
+    const uint16_t n_tiers = device_kv ? 5 : device_memory ? 3 : 2;
     for (uint16_t i = 0; i < n_tiers && next == Event(); ++i) next = tiers->pending(TierId{i});
     if (next == Event() && t.started == t.done + t.failed + t.cancelled) return;
     if (next == Event()) std::this_thread::sleep_for(std::chrono::microseconds(50));

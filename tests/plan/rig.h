@@ -42,7 +42,7 @@ struct PlanRigOptions {
   std::function<bool(size_t op, bool prompt)> placed;
   std::function<uint32_t(size_t op, bool prompt)> split;  // as in PlacementOptions
   double device_resident = 1;                             // share of its matrices that stays there
-  uint32_t near_pages = plan::all_pages;                  // as in PlacementOptions
+  uint32_t near_pages = plan::all_pages, small_step = 0;  // as in PlacementOptions
   // Routed graphs
   const plan::ExpertPolicy* policy = nullptr;  // with one there is an accelerator
   uint32_t accelerator_experts = 3;
@@ -60,7 +60,8 @@ class PlanRig {
   plan::Plan plan;
   MemoryStore store;
   std::unique_ptr<SimMemory> weights_memory, kv_memory, workspace, tables, device_memory, device_kv, device_workspace;
-  std::unique_ptr<tier::Budget> weights_budget, kv_budget, device_budget, device_kv_budget;
+  std::optional<MemorySlice> device_lent;  // of the workspace
+  std::unique_ptr<tier::Budget> weights_budget, kv_budget, device_budget, device_kv_budget, device_lent_budget;
   std::unique_ptr<SimCopyQueue> up, within;
   std::unique_ptr<cpu::CpuDevice> device;
   std::unique_ptr<SimDevice> accelerator;

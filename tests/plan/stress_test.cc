@@ -216,6 +216,7 @@ PlanRigOptions random_options(std::mt19937_64& random) {
   const uint64_t seed = random();
   o.placed = [seed](size_t op, bool prompt) { return (std::mt19937_64(seed + 2 * op + prompt)() >> 20) % 2 == 0; };
   o.device_resident = static_cast<double>(random() % 5) / 4;
+  if (random() % 2 == 0) o.small_step = 1 + random() % 8;
   if (random() % 3 == 0) divide_attention(o);
   if (random() % 2 == 0) return o;
   o.split = [seed](size_t op, bool prompt) {  // of 96 rows

@@ -50,6 +50,23 @@ void keep(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
   }
 }
 
+void lend(const Graph& g, plan::Plan& p, uint32_t small_step) {
+  p.movement.small_step = small_step;
+  plan::Holding& site = p.movement.sites[1];
+  uint64_t room = plan::lent_bytes(g, p, 1);
+  site.lent.assign(site.resident.size(), false);
+  bool other = true;
+  for (size_t i = 0; i < site.resident.size(); ++i) {
+    const plan::WeightBlock& b = p.movement.weights.blocks[i];
+    if (!site.resident[i] || b.role != plan::BlockRole::matrix || b.slot_bytes > room) continue;
+    if (!(other = !other)) continue;
+    room -= b.slot_bytes;
+    site.resident_bytes -= b.slot_bytes;
+    site.resident[i] = false;
+    site.lent[i] = true;
+  }
+}
+
 }  // namespace
 
 void place(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
@@ -68,6 +85,7 @@ void place(const Graph& g, plan::Plan& p, const PlacementOptions& o) {
   const auto layers = std::count(p.numerics.kv_site.begin(), p.numerics.kv_site.end(), 1);
   if (layers > 0 && o.near_pages < m.pages_per_sequence) p.numerics.near_pages = o.near_pages;
   p.workspace.far_pages = p.numerics.has_far_pages();
+  if (o.small_step != 0) lend(g, p, o.small_step);
   const uint32_t near = std::min(p.numerics.near_pages, m.pages_per_sequence);
   const uint32_t staged = p.numerics.has_far_pages() ? 4 * plan::staged_pages : 0;
   site.kv_pages = site.kv_kept_pages = static_cast<uint32_t>(2 * layers * p.workspace.sequences * near + staged);

@@ -18,6 +18,8 @@ struct PlacementOptions {
   double resident = 1;                    // share of its matrices that stays there
   uint32_t near_pages = plan::all_pages;  // of a sequence in layers that it attends to; those behind with the host
   uint64_t scratch_bytes = 0;
+  // Every other one of those that stay is lent to steps of more tokens, as far as these need memory; 0: none is.
+  uint32_t small_step = 0;
 };
 
 // Staging is the least that works, so that everything is under pressure; the KV of its layers stays there.

@@ -69,6 +69,29 @@ TEST_CASE("gpu engine: resident, streamed from the host and streamed from disk g
   }
 }
 
+TEST_CASE("gpu engine: weights that give way to large steps leave the bits as they are") {
+  const Fixture f("llama_gqa_tied");
+  const auto& ids = f.sequences.front();
+  const auto bits = [&](uint32_t small_step, double resident) {
+    GpuEngineOptions o;
+    o.small_step = small_step;
+    o.resident = resident;
+    o.host_resident = 1;
+    const GpuEngine engine(options_of(f, Precision::fast), o);
+    const auto& lent = engine.runtime->plan().movement.sites[1].lent;
+    CHECK((std::count(lent.begin(), lent.end(), true) > 0) == (small_step > 0));
+    std::vector<float> all;
+    for (const size_t step : {7u, 1u, 5u, 3u}) {  // from large steps to small ones, and back
+      const auto some = all_logits(*engine.runtime, ids, step);
+      all.insert(all.end(), some.begin(), some.end());
+    }
+    return all;
+  };
+  const auto want = bits(0, 1);
+  CHECK(same_bits(bits(4, 1), want));
+  CHECK(same_bits(bits(4, 0.6), want));
+}
+
 TEST_CASE("gpu engine: work split between CPU and GPU") {
   const Fixture f("llama_mha");
   const std::vector<std::function<bool(size_t, bool)>> placements = {

@@ -18,7 +18,7 @@ struct GpuEngineOptions {
   std::function<uint32_t(size_t op, bool prompt)> split;  // as in testing::PlacementOptions
   double resident = 1;                                    // share of the GPU's matrices that stays there
   double host_resident = 0;                               // share of all matrices that stays with the host
-  uint32_t near_pages = plan::all_pages;                  // as in testing::PlacementOptions
+  uint32_t near_pages = plan::all_pages, small_step = 0;  // as in testing::PlacementOptions
   DeviceOptions device;
   std::function<std::unique_ptr<Store>(std::unique_ptr<Store>)> wrap_store;
 };
@@ -49,7 +49,7 @@ inline Result<engine::Blueprint> place_on_gpu(EngineOptions options, const GpuEn
   const Graph& g = b.model.graph;
   const uint64_t scratch = gpu::kernel_scratch_bytes(
       {g.n_heads, g.head_dim, g.hidden_size, b.plan.context, b.plan.workspace.tokens, g.n_vocab});
-  testing::place(g, b.plan, {"gpu 0", o.placed, o.split, o.resident, o.near_pages, scratch});
+  testing::place(g, b.plan, {"gpu 0", o.placed, o.split, o.resident, o.near_pages, scratch, o.small_step});
   return b;
 }
 
