@@ -144,8 +144,12 @@ std::string tier_table(const PlanReport& plan) {
 
 std::string memory_of_devices(const PlanReport& plan) {
   std::string out;
-  for (const DeviceReport& d : plan.devices)
+  for (const DeviceReport& d : plan.devices) {
     out += d.memory + ", of " + format_size(d.budget) + ":\n" + memory_table(d.given);
+    if (d.lent_bytes != 0)
+      out += "  but for steps of more than " + std::to_string(d.small_step) + " tokens the workspace has room for " +
+             format_size(d.lent_bytes) + " of weights\n";
+  }
   return out;
 }
 

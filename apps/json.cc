@@ -73,6 +73,8 @@ Json device(const DeviceReport& d) {
           {"weight_bytes", d.weight_bytes},
           {"kv_bytes", d.kv_bytes},
           {"staging_bytes", d.staging_bytes},
+          {"lent_bytes", d.lent_bytes},
+          {"small_step", d.small_step},
           {"computed_bytes_per_token", d.computed_bytes},
           {"link_bytes_per_token", d.streamed_bytes},
           {"memory_gb_s", d.memory_gb_s},

@@ -109,7 +109,10 @@ std::vector<DeviceReport> report_devices(const Blueprint& b, const plan::Traffic
     d.name = plan.numerics.sites[site];
     d.memory = site == plan::host_site ? "ram" : "vram";
     d.budget = holding.budget;
-    d.weight_bytes = holding.resident_bytes;
+    for (size_t i = 0; i < holding.lent.size(); ++i)
+      if (holding.lent[i]) d.lent_bytes += plan.movement.weights.blocks[i].slot_bytes;
+    d.small_step = plan.movement.small_step;
+    d.weight_bytes = holding.resident_bytes + d.lent_bytes;
     d.kv_bytes = plan.kv_arena_bytes(site);
     d.staging_bytes = holding.staging_bytes;
     d.computed_bytes = traffic.computed_bytes[site];

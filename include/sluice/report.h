@@ -62,6 +62,8 @@ struct DeviceReport {
   std::string name;    // "cpu", "gpu 0"
   std::string memory;  // "ram", "vram"
   uint64_t budget = 0, weight_bytes = 0, kv_bytes = 0, staging_bytes = 0;
+  uint64_t lent_bytes = 0;  // of weight_bytes: in the workspace, until a step of more tokens than small_step
+  uint32_t small_step = 0;
   uint64_t computed_bytes = 0;  // weights that its kernels read
   uint64_t streamed_bytes = 0;  // of them, those that come over the link
   double memory_gb_s = 0, link_gb_s = 0;

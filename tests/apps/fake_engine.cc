@@ -177,6 +177,7 @@ void add_gpu(PlanReport& plan) {
   plan.devices.resize(2);
   plan.devices[0].name = "cpu", plan.devices[0].memory = "ram", plan.devices[0].weight_bytes = 20'400'000'000;
   plan.devices[1].name = "gpu 0", plan.devices[1].memory = "vram", plan.devices[1].weight_bytes = 22'100'000'000;
+  plan.devices[1].lent_bytes = 300 << 20, plan.devices[1].small_step = 128;
   plan.devices[1].streamed_bytes = 1 << 20;
   plan.disk_bytes_per_token = 0;
   plan.prefill = {{64, 640}, {512, 5120}};
