@@ -43,6 +43,7 @@ Status GpuDevice::start() {
   SLUICE_RETURN_IF_ERROR(to_status(cudaGetDeviceProperties(&properties, options_.device), "asking for its properties"));
   model_ = properties.name;
   context_.n_sms = static_cast<uint32_t>(properties.multiProcessorCount);
+  context_.transfers = properties.major >= 9;
   context_.dense = dense_product(options_.device);
   if (options_.scratch != nullptr) {
     context_.scratch = options_.scratch->base();

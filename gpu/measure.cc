@@ -54,6 +54,7 @@ class Measurement {
     cudaDeviceProp properties{};
     SLUICE_RETURN_IF_ERROR(to_status(cudaGetDeviceProperties(&properties, device_), "asking for its properties"));
     context_.n_sms = static_cast<uint32_t>(properties.multiProcessorCount);
+    context_.transfers = properties.major >= 9;
     context_.dense = dense_product(device_);
     rates_.device.id = rates_.memory.id = "gpu " + std::to_string(device_);
     rates_.device.detail = fmt::format("{}, {} SMs, {}", properties.name, context_.n_sms, dense_product_name(device_));

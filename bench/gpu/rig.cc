@@ -31,6 +31,7 @@ Status Rig::start(int device) {
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   context_.n_sms = static_cast<uint32_t>(properties.multiProcessorCount);
+  context_.transfers = properties.major >= 9;
   context_.dense = gpu::dense_product(device);
   card_ = fmt::format("{}, {} SMs, driver for CUDA {}.{}, runtime {}.{}, {}", properties.name, context_.n_sms,
                       driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10,

@@ -193,6 +193,49 @@ SLUICE_DEVICE void async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
+// --- rows from global to shared memory, whose end a barrier in shared memory tells: compute capability 9.0 and later ---
+// Each use of the barrier is begun by `threads`, with the bytes that each is to bring; uses count from 0 on.
+struct TransferBarrier {
+  uint64_t state;
+};
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+SLUICE_DEVICE uint32_t transfer_place(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+// By one thread; the others know of it behind a block_barrier().
+SLUICE_DEVICE void transfer_init(TransferBarrier& barrier, uint32_t threads) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(transfer_place(&barrier)), "r"(threads) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+SLUICE_DEVICE void transfer_expect(TransferBarrier& barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(transfer_place(&barrier)), "r"(bytes)
+               : "memory");
+}
+// Addresses and bytes are multiples of 16.
+SLUICE_DEVICE void transfer_row(TransferBarrier& barrier, void* shared, const void* global, uint32_t bytes) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   transfer_place(shared)),
+               "l"(global), "r"(bytes), "r"(transfer_place(&barrier))
+               : "memory");
+}
+// Until all bytes of the use are there; parity: that of its number.
+SLUICE_DEVICE void transfer_wait(TransferBarrier& barrier, uint32_t parity) {
+  uint32_t done = 0;
+  do {
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(transfer_place(&barrier)), "r"(parity)
+        : "memory");
+  } while (done == 0);
+}
+#else
+SLUICE_DEVICE void transfer_init(TransferBarrier&, uint32_t) { __trap(); }
+SLUICE_DEVICE void transfer_expect(TransferBarrier&, uint32_t) {}
+SLUICE_DEVICE void transfer_row(TransferBarrier&, void*, const void*, uint32_t) {}
+SLUICE_DEVICE void transfer_wait(TransferBarrier&, uint32_t) {}
+#endif
+
 // --- vector access ---
 struct alignas(16) Vec16 {
   uint32_t words[4];

@@ -84,16 +84,48 @@ struct OneProduct {
   SLUICE_DEVICE_MEMBER void convert(const RowTile& /*tile*/, uint32_t /*chunk*/, const std::byte* /*stage*/) {}
 
   SLUICE_DEVICE_MEMBER void add(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
-    const auto upper = row_of<V>(tile, chunk, stage, 0, g), lower = row_of<V>(tile, chunk, stage, 0, g + 8);
-    Dots<F> dots[2] = {};  // of even and odd blocks, so that products wait less for each other
+    add_rows(row_of<V>(tile, chunk, stage, 0, g), row_of<V>(tile, chunk, stage, 0, g + 8),
+             row_of<V>(tile, chunk, stage, 0, lane() % 16), n_subs);
+  }
+
+  template <uint32_t unit>
+  SLUICE_DEVICE_MEMBER void add_span(uint32_t chunk, const std::byte* stage, uint32_t n_subs) {
+    const auto row = [&](uint32_t i) { return spanned_row<F, unit>(chunk, stage, i); };
+    if (n_subs >= subs_per_chunk) add_rows(row(g), row(g + 8), row(lane() % 16), subs_per_chunk);
+    else add_rows(row(g), row(g + 8), row(lane() % 16), n_subs);
+  }
+
+  // Of this lane's two rows, the packed values of blocks from s on. `own`: row lane() % 16, for matrices of whole rows.
+  template <class Row>
+  SLUICE_DEVICE_MEMBER void load_both(const Row& upper, const Row& lower, const Row& own, uint32_t s, Packed<F>& a,
+                                      Packed<F>& b) const {
+    if constexpr (F::bytes == Q4_K::bytes && Row::begins_at == 16) {
+      uint32_t both[4];  // the first 16 bytes of the upper row and of the lower one, the next of both
+      ldmatrix_x4(both, own.base + 16 + 16 * s + lane() / 16 * 16);
+      SLUICE_UNROLL
+      for (uint32_t half = 0; half < 2; ++half) {
+        split_nibbles(both[2 * half], half, a);
+        split_nibbles(both[2 * half + 1], half, b);
+      }
+    } else {
+      a = load_packed(F{}, upper, s, t);
+      b = load_packed(F{}, lower, s, t);
+    }
+  }
+
+  template <class Row>
+  SLUICE_DEVICE_MEMBER void add_rows(const Row& upper, const Row& lower, const Row& own, uint32_t n_subs) {
+    constexpr uint32_t n_dots = F::bytes == Q6_K::bytes ? 4 : 2;
+    Dots<F> dots[n_dots] = {};  // of blocks in turn, so that products wait less for each other
     SLUICE_UNROLL
     for (uint32_t s = 0; s < subs_per_chunk; s += subs_at_once<F>) {
       if (s >= n_subs) break;
-      const Packed<F> a = load_packed(F{}, upper, s, t), b = load_packed(F{}, lower, s, t);
+      Packed<F> a, b;
+      load_both(upper, lower, own, s, a, b);
       SLUICE_UNROLL
       for (uint32_t i = 0; i < subs_at_once<F>; ++i) {
         const uint32_t mine[2] = {g == s + i ? words[0] : 0, g == s + i ? words[1] : 0};
-        add_dots<F>(a.q[i], b.q[i], mine, dots[(s + i) % 2]);
+        add_dots<F>(a.q[i], b.q[i], mine, dots[(s + i) % n_dots]);
       }
     }
     constexpr uint32_t per_sub = scales_per_sub<F>;
@@ -103,7 +135,9 @@ struct OneProduct {
     SLUICE_UNROLL
     for (uint32_t e = 0; e < 4; ++e) SLUICE_UNROLL
     for (uint32_t k = 0; k < per_sub; ++k) {
-      const int32_t dot = dots[0][k][e] + dots[1][k][e];
+      int32_t dot = dots[0][k][e];
+      SLUICE_UNROLL
+      for (uint32_t i = 1; i < n_dots; ++i) dot += dots[i][k][e];
       const float sum = add_scaled<F>(weight[e / 2][e % 2 * per_sub + k], scale[e % 2], dot, acc[e / 2]);
       acc[e / 2] = 2 * t + e % 2 < n_subs ? sum : acc[e / 2];
     }
@@ -123,7 +157,8 @@ template <class V>
 SLUICE_KERNEL void matvec_one_kernel(SLUICE_CONSTANT ProductGroup group) {
   SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
   OneProduct<V> product(group, memory->warp[warp()]);
-  work_through<V>(group, *memory, product);
+  if constexpr (V::by_rows) work_through_rows<V>(group, *memory, product);
+  else work_through<V>(group, *memory, product);
 }
 
 // --- 2 to 16 tokens ---
@@ -260,22 +295,27 @@ Status start(cudaStream_t stream, std::span<const MatmulCall> calls, const Kerne
 }
 
 // Tiles of 32 rows halve what activations cost; formats of many bits need them less and have no room for them.
-template <class F, bool aligned>
+template <class F, Way way>
 Status start_of(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
-  constexpr uint32_t wide = ChunkOf<F, aligned>::bytes < 200 ? 2 : 1;
+  constexpr uint32_t wide = ChunkOf<F, true>::bytes < 200 ? 2 : 1;
   const uint32_t n_tokens = calls.front().n_tokens;
   if constexpr (has_long_rows<F>)
     if (calls.front().cols > long_row) {
-      if (n_tokens == 1) return start<Variant<F, aligned, 0, 1, 8>>(stream, calls, context);
-      if (n_tokens > 8) return start<Variant<F, aligned, 2, 1, 8>>(stream, calls, context);
-      return start<Variant<F, aligned, 1, 1, 8>>(stream, calls, context);
+      if (n_tokens > 8) return start<Variant<F, way, 2, 1, 8>>(stream, calls, context);
+      return start<Variant<F, way, 1, 1, 8>>(stream, calls, context);
     }
-  if (n_tokens == 1) return start<Variant<F, aligned, 0, 1, 4>>(stream, calls, context);
-  if (n_tokens > 8) return start<Variant<F, aligned, 2, 1, 4>>(stream, calls, context);
+  if (n_tokens > 8) return start<Variant<F, way, 2, 1, 4>>(stream, calls, context);
   uint64_t rows = 0;
   for (const MatmulCall& call : calls) rows += call.rows;
-  if (rows < 2 * stage_rows * context.n_sms) return start<Variant<F, aligned, 1, 1, 4>>(stream, calls, context);
-  return start<Variant<F, aligned, 1, wide, 4>>(stream, calls, context);
+  if (rows < 2 * stage_rows * context.n_sms) return start<Variant<F, way, 1, 1, 4>>(stream, calls, context);
+  return start<Variant<F, way, 1, wide, 4>>(stream, calls, context);
+}
+
+template <class F, Way way>
+Status start_one(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
+  if constexpr (has_long_rows<F>)
+    if (calls.front().cols > long_row) return start<Variant<F, way, 0, 1, 8>>(stream, calls, context);
+  return start<Variant<F, way, 0, 1, 4>>(stream, calls, context);
 }
 
 bool begins_aligned(const MatmulCall& call) {
@@ -296,10 +336,14 @@ bool joins(const MatmulCall& product, const MatmulCall& next) {
 Status matvec_q8(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
   const bool aligned = std::all_of(calls.begin(), calls.end(), begins_aligned);
   return with_quantized("matvec", calls.front().dtype, [&]<class F>(F) {
+    const bool one = calls.front().n_tokens == 1;
+    if (one && aligned && context.transfers) return start_one<F, Way::rows>(stream, calls, context);
     // Chunks that are no multiple of 16 begin at other places in turn.
-    if constexpr (ChunkOf<F, true>::bytes % 16 == 0)
-      if (aligned) return start_of<F, true>(stream, calls, context);
-    return start_of<F, false>(stream, calls, context);
+    constexpr Way aligned_way = ChunkOf<F, true>::bytes % 16 == 0 ? Way::aligned_pieces : Way::pieces;
+    if (one && aligned) return start_one<F, aligned_way>(stream, calls, context);
+    if (one) return start_one<F, Way::pieces>(stream, calls, context);
+    if (aligned) return start_of<F, aligned_way>(stream, calls, context);
+    return start_of<F, Way::pieces>(stream, calls, context);
   });
 }
 

@@ -22,26 +22,34 @@ constexpr uint32_t scale_pitch = stage_rows + 2;  // the lanes of eight rows and
 constexpr uint32_t most_shared = 99 * 1024;       // of a block: every card since 2020 has it
 constexpr uint32_t shared_of_sm = 227 * 1024;     // of Hopper; others take their blocks in turn
 
+// How weights come: by pieces that begin anywhere or at multiples of 16, or by whole rows.
+enum class Way : uint8_t { pieces, aligned_pieces, rows };
+
 // What a kernel is compiled for: M times 16 rows, tokens in N times 8 (N = 0: one), so many warps.
-template <class Format, bool all_aligned, uint32_t n, uint32_t m, uint32_t n_warps>
+template <class Format, Way way, uint32_t n, uint32_t m, uint32_t n_warps>
 struct Variant {
   using F = Format;
-  static constexpr bool aligned = all_aligned;
-  static constexpr uint32_t warps = n_warps, stages = n > 0 && warps > 4 ? 2 : 3;  // as many as there is room for
+  static constexpr bool by_rows = way == Way::rows;
+  static constexpr bool aligned = way == Way::aligned_pieces;
+  static constexpr uint32_t warps = n_warps;
+  // As many as there is room for; of spans two, which leaves room for more blocks.
+  static constexpr uint32_t stages = by_rows || (n > 0 && warps > 4) ? 2 : 3;
   static constexpr uint32_t N = n, M = m, rows = m * stage_rows, tokens = n == 0 ? 1 : 8 * n;
   static constexpr uint32_t n_scales = subs_per_chunk * scales_per_sub<F>;
-  static constexpr uint32_t stage_bytes = M * ChunkOf<F, aligned>::stage_bytes;
+  static constexpr uint32_t stage_bytes = M * ChunkOf<F, aligned>::stage_bytes, span_bytes = rows * SpanOf<F>::pitch;
   static constexpr uint32_t partial_floats = warps * tokens * rows;
 };
 
 template <class V>
 struct WarpMemory {
-  alignas(16) std::byte stage[V::stages][V::stage_bytes];
+  alignas(16) std::byte stage[V::by_rows ? 1 : V::stages][V::by_rows ? 16 : V::stage_bytes];  // by rows: unused
   ScaleMin scales[V::N == 0 ? 1 : V::M][V::N == 0 ? 1 : V::n_scales][V::N == 0 ? 2 : scale_pitch];  // N = 0: unused
 };
 
 template <class V>
 struct BlockMemory {
+  alignas(16) std::byte span[V::by_rows ? V::stages : 1][V::by_rows ? V::span_bytes : 16];  // by pieces: unused
+  TransferBarrier there[V::stages];
   WarpMemory<V> warp[V::warps];
   float partial[2][V::partial_floats];  // of this tile and the one before
 };
@@ -155,8 +163,8 @@ SLUICE_DEVICE void start_chunk(const Work& work, Loader<V>& loader) {
 
 // Rows g and g + 8 of the m-th 16.
 template <class V>
-SLUICE_DEVICE StagedRow<V::aligned> row_of(const RowTile& tile, uint32_t chunk, const std::byte* stage, uint32_t m,
-                                           uint32_t row) {
+SLUICE_DEVICE StagedRow<V::aligned ? 16 : 2> row_of(const RowTile& tile, uint32_t chunk, const std::byte* stage,
+                                                    uint32_t m, uint32_t row) {
   return staged_row<typename V::F, V::aligned>(tile, m * stage_rows + row, chunk, stage + m * (V::stage_bytes / V::M),
                                                row);
 }
@@ -175,12 +183,11 @@ SLUICE_DEVICE void convert_scales(const RowTile& tile, uint32_t chunk, const std
   }
 }
 
-// Adds the warps' sums of a tile up and stores them. partial: warps x tokens x rows.
+// Adds the warps' sums of a tile up, which all have made, and stores them. partial: warps x tokens x rows.
 template <class V>
 SLUICE_DEVICE void add_warps_and_store(const ProductPart& part, uint32_t n_tokens, uint32_t first_row,
                                        const float* partial) {
   constexpr uint32_t n = V::tokens * V::rows, threads = 32 * V::warps;
-  block_barrier();
   SLUICE_UNROLL
   for (uint32_t j = 0; j < n; j += threads) {
     const uint32_t i = j + thread_x();
@@ -226,10 +233,105 @@ SLUICE_DEVICE void work_through(const ProductGroup& group, BlockMemory<V>& block
     }
     float* partial = block.partial[parity];
     products.finish(partial + warp() * V::tokens * V::rows);
+    block_barrier();
     add_warps_and_store<V>(part, group.n_tokens, tile.first_row, partial);
   }
   let_next_begin();  // not before: its blocks would crowd where those of this one happen to be few
   async_wait<0>();
+}
+
+// --- the same by whole rows ---
+
+// What a block copies next, or works at.
+struct SpanPosition {
+  uint32_t tile, span, slot, use;
+};
+
+template <class V>
+SLUICE_DEVICE void advance(uint32_t n_spans, SpanPosition& at) {
+  if (++at.slot == V::stages) at.slot = 0, at.use ^= 1;
+  if (++at.span < n_spans) return;
+  at.span = 0;
+  at.tile += grid_x();
+}
+
+struct NextSpan {
+  SpanPosition at;
+  const std::byte* from;  // of this lane's row
+  uint32_t rest;          // bytes of it
+};
+template <class V>
+SLUICE_DEVICE void begin_rows(const ProductGroup& group, NextSpan& next) {
+  const uint32_t tile = next.at.tile, row = warp() * (V::rows / V::warps) + lane() % (V::rows / V::warps);
+  next.from = tile_row(tile_of<V>(group, part_of(group, tile), tile), row);
+  next.rest = static_cast<uint32_t>(group.row_bytes);
+}
+
+// The warp starts the copies of its share of a span's rows; of rows beyond the last, the last again. Each copy takes the
+// warp some 50 cycles, so that one warp alone would hold up the others.
+template <class V>
+SLUICE_DEVICE void start_span(const ProductGroup& group, uint32_t n_spans, BlockMemory<V>& block, NextSpan& next) {
+  using S = SpanOf<typename V::F>;
+  constexpr uint32_t share = V::rows / V::warps;
+  static_assert(share * V::warps == V::rows);
+  SpanPosition& at = next.at;
+  if (at.tile >= group.n_tiles) return;
+  TransferBarrier& there = block.there[at.slot];
+  const uint32_t bytes = least(S::bytes, next.rest), row = warp() * share + lane();
+  if (lane() == 0) transfer_expect(there, share * bytes);
+  warp_barrier();
+  if (lane() < share) transfer_row(there, block.span[at.slot] + row * S::pitch, next.from, bytes);
+  next.from += bytes;
+  next.rest -= bytes;
+  advance<V>(n_spans, at);
+  if (at.span == 0) begin_rows<V>(group, next);
+}
+
+// As work_through(), with the same chunks for each warp: products.add_span<unit>(chunk, stage, n_subs) adds a chunk, which
+// begins at a multiple of `unit`.
+template <class V, class Products>
+SLUICE_DEVICE void work_through_rows(const ProductGroup& group, BlockMemory<V>& block, Products& products) {
+  static_assert(span_chunks % V::warps == 0);
+  const Work work = work_of<V>(group);
+  const uint32_t n_spans = (work.n_chunks + span_chunks - 1) / span_chunks;
+  if (thread_x() == 0) SLUICE_UNROLL
+    for (uint32_t i = 0; i < V::stages; ++i) transfer_init(block.there[i], V::warps);
+  block_barrier();
+  SpanPosition now{block_x(), 0, 0, 0};
+  NextSpan next{now, nullptr, 0};
+  begin_rows<V>(group, next);
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < V::stages; ++i) start_span<V>(group, n_spans, block, next);
+  block_barrier();
+  wait_for_previous();  // no kernel writes weights; the rest is theirs
+  for (uint32_t parity = 0; now.tile < group.n_tiles; parity ^= 1) {
+    const ProductPart& part = part_of(group, now.tile);
+    const RowTile tile = tile_of<V>(group, part, now.tile);
+    float* partial = block.partial[parity];
+    products.begin();
+    for (uint32_t span = 0; span < n_spans; ++span) {
+      const std::byte* stage = block.span[now.slot];
+      SLUICE_UNROLL
+      for (uint32_t i = 0; i < span_chunks; i += V::warps) {
+        const uint32_t chunk = span * span_chunks + i + warp();
+        const bool any = chunk < work.n_chunks;
+        const uint32_t rest = any ? work.n_subs - chunk * subs_per_chunk : 0;
+        if (any) products.prepare(chunk, rest);
+        if (i == 0) transfer_wait(block.there[now.slot], now.use);
+        if (!any) continue;
+        constexpr bool whole = SpanOf<typename V::F>::bytes / span_chunks % 16 == 0;  // else every other is odd
+        if (whole) products.template add_span<whole ? 16 : 4>(chunk, stage, rest);
+        else if (chunk % 2 == 0) products.template add_span<4>(chunk, stage, rest);
+        else products.template add_span<2>(chunk, stage, rest);
+      }
+      if (span + 1 == n_spans) products.finish(partial + warp() * V::tokens * V::rows);
+      block_barrier();  // all are done with the span, and at last with the tile
+      start_span<V>(group, n_spans, block, next);
+      advance<V>(n_spans, now);
+    }
+    add_warps_and_store<V>(part, group.n_tokens, tile.first_row, partial);
+  }
+  let_next_begin();
 }
 
 }  // namespace sluice::gpu

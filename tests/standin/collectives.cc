@@ -151,6 +151,20 @@ void async_start(const AsyncCopy& copy) { Grid::running().async_start(copy); }
 void async_commit() { Grid::running().async_commit(); }
 bool async_next(uint32_t pending, AsyncCopy* copy) { return Grid::running().async_next(pending, copy); }
 
+void transfer_init(const void* barrier, uint32_t threads, Site site) {
+  Grid::running().transfer_init(barrier, threads, site);
+}
+void transfer_expect(const void* barrier, uint32_t bytes, Site site) {
+  Grid::running().transfer_expect(barrier, bytes, site);
+}
+void transfer_start(const void* barrier, const RowCopy& copy, Site site) {
+  Grid::running().transfer_start(barrier, copy, site);
+}
+bool transfer_next(const void* barrier, uint32_t parity, RowCopy* copy, Site site) {
+  return Grid::running().transfer_next(barrier, parity, copy, site);
+}
+void transfer_end(const void* barrier, uint32_t parity) { Grid::running().transfer_end(barrier, parity); }
+
 void misaligned(const void* address, size_t bytes, Site site) {
   Grid::running().fail(site, "access of %zu bytes at %p, which is not aligned", bytes, address);
 }

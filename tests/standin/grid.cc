@@ -120,6 +120,7 @@ bool Grid::run_block(uint32_t x, uint32_t y, uint32_t z) {
   if (failure_.empty() && ended_ < threads_) failure_ = missing();
   if (failure_.empty()) check_waited();
   if (failure_.empty()) check_shared();
+  if (failure_.empty()) check_transfers();
   if (ended_ < threads_) {
     for (uint32_t i = 0; i < threads_; ++i) {
       if (fibers_[i].state != State::ended) restart(fibers_[i]);
@@ -155,6 +156,7 @@ void Grid::start_block() {
 void Grid::end_block() {
   for (const Shared& shared : shared_) guarded_free(shared.memory);
   shared_.clear();
+  transfers_.clear();
   static_bytes_ = 0;
   delete[] clocks_;
   clocks_ = nullptr;
@@ -174,6 +176,11 @@ void Grid::check_shared() {
     failure_ = place() + ": " + at(shared.site) + ": shared array " + shared.name + " of " +
                std::to_string(shared.bytes) + " bytes is overrun";
   }
+}
+
+void Grid::check_transfers() {
+  for (const Transfer& transfer : transfers_)
+    if (transfer.begun != 0) failure_ = place() + ": ends while rows are on their way to shared memory";
 }
 
 void Grid::fiber_main(void* memory) {
@@ -362,6 +369,58 @@ void Grid::async_start(const AsyncCopy& copy) {
 }
 
 void Grid::async_commit() { ++running_->committed; }
+
+Grid::Transfer& Grid::transfer(const void* barrier, Site site) {
+  for (Transfer& transfer : transfers_)
+    if (transfer.barrier == barrier) return transfer;
+  fail(site, "a barrier for rows that was not initialized");
+}
+
+void Grid::transfer_init(const void* barrier, uint32_t threads, Site site) {
+  for (const Transfer& transfer : transfers_)
+    if (transfer.barrier == barrier) fail(site, "a barrier for rows that is initialized again");
+  Quiet quiet;
+  transfers_.push_back({barrier, threads, 0, 0, 0, 0, {}, under_tsan() ? std::make_unique<Clock[]>(4) : nullptr});
+}
+
+void Grid::transfer_expect(const void* barrier, uint32_t bytes, Site site) {
+  Transfer& t = transfer(barrier, site);
+  if (t.begun == t.threads) fail(site, "rows are announced before those announced last were waited for");
+  ++t.begun;
+  t.expected += bytes;
+}
+
+void Grid::transfer_start(const void* barrier, const RowCopy& copy, Site site) {
+  Transfer& t = transfer(barrier, site);
+  if (t.started + copy.bytes > t.expected) fail(site, "a row is copied that was not announced");
+  if (copy.bytes % 16 != 0) fail(site, "a row of %u bytes is copied, no multiple of 16", copy.bytes);
+  release(t.clock(t.ended, 0));
+  Quiet quiet;
+  t.started += copy.bytes;
+  t.copies.push_back(copy);
+}
+
+bool Grid::transfer_next(const void* barrier, uint32_t parity, RowCopy* copy, Site site) {
+  Transfer& t = transfer(barrier, site);
+  if (t.ended % 2 != parity) return false;  // it is there
+  if (t.begun < t.threads)
+    fail(site, "waits for rows that %u of %u threads have announced", t.begun, t.threads);
+  if (t.started != t.expected)
+    fail(site, "waits for %u bytes of rows, of which %u are on their way", t.expected, t.started);
+  acquire(t.clock(t.ended, 0));
+  if (t.copies.empty()) {
+    release(t.clock(t.ended, 1));
+    ++t.ended;
+    t.begun = t.expected = t.started = 0;
+    return false;
+  }
+  Quiet quiet;
+  *copy = t.copies.back();
+  t.copies.pop_back();
+  return true;
+}
+
+void Grid::transfer_end(const void* barrier, uint32_t parity) { acquire(transfer(barrier, {}).clock(parity, 1)); }
 
 bool Grid::async_next(uint32_t pending, AsyncCopy* copy) {
   Fiber& self = *running_;

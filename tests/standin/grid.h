@@ -69,6 +69,11 @@ class Grid {
   void async_start(const AsyncCopy& copy);
   void async_commit();
   bool async_next(uint32_t pending, AsyncCopy* copy);
+  void transfer_init(const void* barrier, uint32_t threads, Site site);
+  void transfer_expect(const void* barrier, uint32_t bytes, Site site);
+  void transfer_start(const void* barrier, const RowCopy& copy, Site site);
+  bool transfer_next(const void* barrier, uint32_t parity, RowCopy* copy, Site site);
+  void transfer_end(const void* barrier, uint32_t parity);
   // Ends the kernel; never returns, so callers must own nothing.
   [[noreturn, gnu::format(printf, 3, 4)]] void fail(Site site, const char* format, ...);
 
@@ -103,6 +108,20 @@ class Grid {
     Clock* clocks;
     Fiber* fibers;
   };
+  // A barrier that tells when rows are there. What starts copies comes before whoever makes them, and that before all
+  // who wait.
+  struct Transfer {
+    const void* barrier;
+    uint32_t threads;  // that begin a use
+    uint32_t begun;    // by so many threads: the current one
+    uint32_t ended;    // uses
+    uint32_t expected, started;  // bytes of the current one
+    std::vector<RowCopy> copies;
+    std::unique_ptr<Clock[]> clocks;  // for even and odd uses: started, there
+    Clock* clock(uint32_t use, uint32_t which) const {
+      return clocks == nullptr ? nullptr : &clocks[2 * (use % 2) + which];
+    }
+  };
   struct Shared {
     const void* key;
     const char* name;
@@ -118,6 +137,8 @@ class Grid {
   void end_block();
   void check_waited();
   void check_shared();
+  void check_transfers();
+  Transfer& transfer(const void* barrier, Site site);
   static void fiber_main(void* fiber);
   void live(Fiber& self);
   void arrive(Meeting meeting, Site site);
@@ -146,6 +167,7 @@ class Grid {
   CudaBlock block_ = {};
   Clock* clocks_ = nullptr;  // two for the block, two for each warp
   std::vector<Shared> shared_;
+  std::vector<Transfer> transfers_;
   size_t static_bytes_ = 0;
   uint32_t arrived_ = 0, ended_ = 0;
   Site barrier_ = {};

@@ -96,6 +96,17 @@ class Context {
   DeviceArray<std::byte> scratch_;
 };
 
+// Whether kernels can copy whole rows here: the stand-in can, and cards since Hopper.
+inline bool can_transfer() {
+#if __has_include(<sluice_standin/control.h>)
+  return true;
+#else
+  int major = 0;
+  REQUIRE(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess);
+  return major >= 9;
+#endif
+}
+
 inline void run_call(const KernelCall& call, const KernelContext& context = {8, nullptr, 0}) {
   const Status status = run(stream(), call, context);
   REQUIRE_MESSAGE(status.ok(), status.message());

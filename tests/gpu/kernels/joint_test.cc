@@ -14,7 +14,6 @@ using sluice::test::Rng;
 
 namespace {
 
-constexpr KernelContext context{8, nullptr, 0};
 constexpr DType quantized_types[] = {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1,
                                      DType::q8_0, DType::q4_k, DType::q6_k};
 
@@ -30,6 +29,8 @@ using Bytes = std::vector<std::byte>;
 Bytes left_by(const std::vector<KernelCall>& calls, bool together, const Bytes& before,
               DeviceArray<std::byte>& memory) {
   memory.set(before);
+  KernelContext context{8, nullptr, 0};
+  context.transfers = together && can_transfer();
   const std::span<const KernelCall> all(calls);
   for (size_t i = 0; i < all.size(); i += together ? all.size() : 1) {
     const Status status = run(stream(), all.subspan(i, together ? all.size() : 1), context);

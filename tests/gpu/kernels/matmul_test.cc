@@ -156,6 +156,37 @@ TEST_CASE("gpu matmul: prompts of every type and format, against double precisio
   }
 }
 
+TEST_CASE("gpu matmul: rows that are copied whole have the bits of rows that come in pieces") {
+  if (!can_transfer()) return;
+  Rng rng(17);
+  constexpr uint32_t span = 2048;
+  for (const Kind kind : kinds) {
+    if (kind.format != ActFormat::q8) continue;
+    CAPTURE(info(kind.type).name);
+    // Rows that are multiples of 16 bytes, and others; of spans, parts of them, and so long that more warps share them.
+    for (const uint32_t cols : {span, 2 * span + 1024, 256u, span / 2 + 32, 8192 + span})
+      for (const uint32_t tokens : {1u, 3u, 16u}) {
+        if (cols % info(kind.type).block_elements != 0) continue;
+        const uint32_t rows = cols > 8192 ? 17 : 16 + rng() % 40;
+        CAPTURE(cols);
+        CAPTURE(rows);
+        CAPTURE(tokens);
+        const Product p(kind, rows, cols, tokens, rng);
+        const auto with = [&](bool transfers, uint32_t n_sms) {
+          KernelContext context{n_sms, nullptr, 0};
+          context.transfers = transfers;
+          const DeviceArray<float> out(size_t{tokens} * rows);
+          run_call(p.call(out.data()), context);
+          return out.get();
+        };
+        const auto want = with(false, 8);
+        CHECK(same_bits(with(true, 8), want));
+        CHECK(same_bits(with(true, 1), want));  // blocks have several tiles
+        if (rows == 17 && tokens == 3) check_against_double(p, want);
+      }
+  }
+}
+
 TEST_CASE("gpu matmul: a token's bits do not depend on its company within its phase") {
   Rng rng(12);
   for (const Kind kind : kinds) {

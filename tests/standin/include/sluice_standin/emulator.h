@@ -63,6 +63,21 @@ void async_commit();
 // Takes the next copy that a wait for all but the last `pending` groups covers.
 bool async_next(uint32_t pending, AsyncCopy* copy);
 
+// Copies of rows for one use of a barrier in shared memory, announced by so many threads. They happen where its end
+// is first waited for, in that thread. To wait for a use that not all of them have begun, or of which less was started
+// than was announced, fails, as does to begin one before the last has ended; so it shows that each was waited for.
+struct RowCopy {
+  void* shared;
+  const void* global;
+  uint32_t bytes;
+};
+void transfer_init(const void* barrier, uint32_t threads, Site site);
+void transfer_expect(const void* barrier, uint32_t bytes, Site site);
+void transfer_start(const void* barrier, const RowCopy& copy, Site site);
+// Takes the next copy that a wait for the use of this parity covers.
+bool transfer_next(const void* barrier, uint32_t parity, RowCopy* copy, Site site);
+void transfer_end(const void* barrier, uint32_t parity);
+
 // Ends the kernel with an error unless `address` is a multiple of `bytes`.
 inline bool aligned(const void* address, size_t bytes) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; }
 [[noreturn]] void misaligned(const void* address, size_t bytes, Site site);

@@ -177,6 +177,32 @@ void async_wait() {
   while (standin::async_next(n, &copy)) store16(copy.shared, load16(copy.global));
 }
 
+// Rows that come where their use of the barrier is first waited for. Both ends are read at once, for the sanitizers.
+struct TransferBarrier {
+  uint64_t state;
+};
+inline void transfer_init(TransferBarrier& barrier, uint32_t threads, SLUICE_SITE) {
+  standin::transfer_init(&barrier, threads, SLUICE_AT_SITE);
+}
+inline void transfer_expect(TransferBarrier& barrier, uint32_t bytes, SLUICE_SITE) {
+  standin::transfer_expect(&barrier, bytes, SLUICE_AT_SITE);
+}
+inline void transfer_row(TransferBarrier& barrier, void* shared, const void* global, uint32_t bytes, SLUICE_SITE) {
+  for (const void* end : {static_cast<const void*>(shared), global}) {
+    if (!standin::aligned(end, 16)) standin::misaligned(end, 16, SLUICE_AT_SITE);
+    const auto* words = static_cast<const volatile uint64_t*>(end);
+    for (uint32_t i = 0; i < bytes / 8; ++i) (void)words[i];
+  }
+  standin::transfer_start(&barrier, {shared, global, bytes}, SLUICE_AT_SITE);
+}
+inline void transfer_wait(TransferBarrier& barrier, uint32_t parity, SLUICE_SITE) {
+  standin::RowCopy copy;
+  while (standin::transfer_next(&barrier, parity, &copy, SLUICE_AT_SITE))
+    for (uint32_t i = 0; i < copy.bytes; i += 16)
+      store16(static_cast<std::byte*>(copy.shared) + i, load16(static_cast<const std::byte*>(copy.global) + i));
+  standin::transfer_end(&barrier, parity);
+}
+
 // Only in global memory. They order nothing else.
 inline uint32_t atomic_add(uint32_t* to, uint32_t value) { return __atomic_fetch_add(to, value, __ATOMIC_RELAXED); }
 inline float atomic_add(float* to, float value) {
