@@ -20,6 +20,7 @@
 #include "gpu/kernels/attention_prompt.h"
 #include "gpu/kernels/attention_tile.h"
 #include "gpu/kernels/dispatch.h"
+#include "gpu/kernels/joint.h"
 #include "gpu/kernels/kernels.h"
 
 namespace sluice::gpu {
@@ -199,7 +200,7 @@ uint32_t page_blocks(uint32_t tiles, uint32_t pages, const KernelContext& contex
 }
 
 Status split_part(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const PagePart& part,
-                  uint32_t pages, const KernelContext& context) {
+                  uint32_t pages, const Q8Out& quantized, const KernelContext& context) {
   const Tables tables = tables_of(stream, call);
   if (pages > 0 && attention_pages_serves(call)) {
     SLUICE_RETURN_IF_ERROR(attention_pages(stream, counted, call, tables, part, pages, context));
@@ -211,12 +212,12 @@ Status split_part(cudaStream_t stream, const LaunchInfo& counted, const Attentio
                                ? launch(stream, counted, shape, attention_split_kernel<uint16_t>, call, head, part)
                                : launch(stream, counted, shape, attention_split_kernel<float>, call, head, part));
   }
-  return attention_merge(stream, call, tables, part, pages);
+  return attention_merge(stream, call, tables, part, pages, quantized);
 }
 
 // As many pages at a time as the scratch memory has room for; it also has the state, where the call has none. One
 // launch counts for the whole call.
-Status split(cudaStream_t stream, AttentionCall call, const KernelContext& context) {
+Status split(cudaStream_t stream, AttentionCall call, const Q8Out& quantized, const KernelContext& context) {
   LaunchInfo counted = launch_info("attention", call);
   auto* scratch = reinterpret_cast<float*>(context.scratch);
   const uint64_t token_bytes = uint64_t{call.n_tokens} * state_bytes(call);
@@ -231,7 +232,7 @@ Status split(cudaStream_t stream, AttentionCall call, const KernelContext& conte
     call.start = start && first == 0;
     call.finish = finish && first + n >= pages;
     const PagePart part{first, capacity, scratch + token_bytes / sizeof(float)};
-    SLUICE_RETURN_IF_ERROR(split_part(stream, counted, call, part, n, context));
+    SLUICE_RETURN_IF_ERROR(split_part(stream, counted, call, part, n, quantized, context));
     counted.bytes = counted.flops = 0;
     first += n;
   } while (first < pages);
@@ -259,23 +260,43 @@ Status check(const AttentionCall& call) {
                                        " kv heads and pages of " + std::to_string(call.page_tokens));
 }
 
-}  // namespace
+bool is_prompt(const AttentionCall& call) { return call.prompt || call.n_tokens > decode_tokens; }
 
-Status run(cudaStream_t stream, const AttentionCall& call, const KernelContext& context) {
-  if (call.n_tokens == 0 || call.n_heads == 0) return {};
-  SLUICE_RETURN_IF_ERROR(check(call));
-  const bool prompt = call.prompt || call.n_tokens > decode_tokens;
-  if (prompt && attention_prompt_serves(call)) return attention_prompt(stream, call, context.n_sms);
-  if (prompt && !call.tree) return whole(stream, call);
+// Page by page, for few tokens and trees.
+Status by_pages(cudaStream_t stream, const AttentionCall& call, Q8Out quantized, const KernelContext& context) {
   const uint64_t rows = context.scratch_bytes / state_bytes(call);
   if (rows < 2)
     return Status(Code::over_budget, "gpu: attention needs " + std::to_string(2 * state_bytes(call)) +
                                          " bytes of scratch memory, there are " +
                                          std::to_string(context.scratch_bytes));
   const auto at_once = static_cast<uint32_t>(std::min<uint64_t>(call.n_tokens, rows / 2));
-  for (uint32_t t = 0; t < call.n_tokens; t += at_once)
-    SLUICE_RETURN_IF_ERROR(split(stream, some_tokens(call, t, std::min(at_once, call.n_tokens - t)), context));
+  for (uint32_t t = 0; t < call.n_tokens; t += at_once) {
+    const AttentionCall some = some_tokens(call, t, std::min(at_once, call.n_tokens - t));
+    SLUICE_RETURN_IF_ERROR(split(stream, some, quantized, context));
+    if (quantized.rows != nullptr) quantized.rows += at_once * quantized.layout.row_bytes;
+  }
   return {};
+}
+
+}  // namespace
+
+Status run(cudaStream_t stream, const AttentionCall& call, const KernelContext& context) {
+  if (call.n_tokens == 0 || call.n_heads == 0) return {};
+  SLUICE_RETURN_IF_ERROR(check(call));
+  if (is_prompt(call) && attention_prompt_serves(call)) return attention_prompt(stream, call, context.n_sms);
+  if (is_prompt(call) && !call.tree) return whole(stream, call);
+  return by_pages(stream, call, {}, context);
+}
+
+bool joins(const AttentionCall& call, const QuantizeCall& next) {
+  return !is_prompt(call) && call.finish && call.n_tokens > 0 && call.head_dim % 32 == 0 &&
+         quantizes(next, call.out, call.n_tokens, call.n_heads * call.head_dim);
+}
+
+Status run_joint(cudaStream_t stream, const AttentionCall& call, const QuantizeCall& quantize,
+                 const KernelContext& context) {
+  SLUICE_RETURN_IF_ERROR(check(call));
+  return by_pages(stream, call, {quantize.out, q8_layout(quantize.cols)}, context);
 }
 
 }  // namespace sluice::gpu

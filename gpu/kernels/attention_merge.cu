@@ -10,6 +10,7 @@
 
 #include "gpu/kernels/attention_parts.h"
 #include "gpu/kernels/attention_tile.h"
+#include "gpu/kernels/quantize_block.h"
 
 namespace sluice::gpu {
 namespace {
@@ -76,7 +77,7 @@ SLUICE_DEVICE Fetched fetch(const AttentionCall& call, const PagePart& part, uin
 }
 
 // A lane has a column of a row; with a state the warp has all columns in turn, since it also writes m and l.
-SLUICE_KERNEL void attention_merge_kernel(AttentionCall call, Tables tables, PagePart part) {
+SLUICE_KERNEL void attention_merge_kernel(AttentionCall call, Tables tables, PagePart part, Q8Out quantized) {
   take_turn();
   const uint32_t token = block_x() / call.n_heads, head = block_x() % call.n_heads;
   const Seen seen = seen_pages(call, tables, part, token, head);
@@ -102,7 +103,12 @@ SLUICE_KERNEL void attention_merge_kernel(AttentionCall call, Tables tables, Pag
     }
     if (column >= call.head_dim) continue;
     if (state != nullptr) state[2 + d] = o;
-    if (call.finish) call.out[uint64_t{block_x()} * call.head_dim + d] = finished(o, sums.l);
+    if (!call.finish) continue;
+    const float value = finished(o, sums.l);
+    call.out[uint64_t{block_x()} * call.head_dim + d] = value;
+    if (quantized.rows != nullptr)  // heads are then whole blocks
+      quantize_one(value, quantized.rows + token * quantized.layout.row_bytes, quantized.layout,
+                   uint64_t{head} * call.head_dim + d);
   }
   if (state == nullptr || lane() != 0) return;
   state[0] = sums.m;
@@ -126,14 +132,14 @@ Tables tables_of(cudaStream_t stream, const AttentionCall& call) {
 }
 
 Status attention_merge(cudaStream_t stream, const AttentionCall& call, const Tables& tables, const PagePart& part,
-                       uint32_t pages) {
+                       uint32_t pages, const Q8Out& quantized) {
   const uint64_t bytes =
       uint64_t{pages + 1} * call.n_tokens * call.n_heads * (uint64_t{call.head_dim} + 2) * sizeof(float);
   const LaunchShape shape{.grid_x = call.n_tokens * call.n_heads,
                           .grid_y = call.state == nullptr ? (call.head_dim + 31) / 32 : 1,
                           .block_x = 32,
                           .early = true};
-  return launch(stream, {"attention_merge", bytes, 0}, shape, attention_merge_kernel, call, tables, part);
+  return launch(stream, {"attention_merge", bytes, 0}, shape, attention_merge_kernel, call, tables, part, quantized);
 }
 
 }  // namespace sluice::gpu

@@ -5,6 +5,7 @@
 
 #include "gpu/kernels/attention_page.h"
 #include "gpu/kernels/kernels.h"
+#include "gpu/kernels/q8_rows.h"
 #include "gpu/launch.h"
 
 namespace sluice::gpu {
@@ -47,8 +48,15 @@ bool attention_pages_serves(const AttentionCall& call);
 Status attention_pages(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const Tables& tables,
                        const PagePart& part, uint32_t pages, const KernelContext& context);
 
-// Adds the pages of a part, in their order, to the states of all rows.
+// Where q8 activations of what was attended to go: tokens in rows; null: nowhere.
+struct Q8Out {
+  std::byte* rows;
+  Q8Layout layout;
+};
+
+// Adds the pages of a part, in their order, to the states of all rows. What is finished is quantized, too, where that
+// is wanted.
 Status attention_merge(cudaStream_t stream, const AttentionCall& call, const Tables& tables, const PagePart& part,
-                       uint32_t pages);
+                       uint32_t pages, const Q8Out& quantized);
 
 }  // namespace sluice::gpu

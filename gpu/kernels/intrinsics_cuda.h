@@ -193,8 +193,8 @@ SLUICE_DEVICE void async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
-// --- rows from global to shared memory, whose end a barrier in shared memory tells: compute capability 9.0 and later ---
-// Each use of the barrier is begun by `threads`, with the bytes that each is to bring; uses count from 0 on.
+// --- rows from global to shared memory, whose end a barrier in shared memory tells: compute capability 9.0 and later
+// --- Each use of the barrier is begun by `threads`, with the bytes that each is to bring; uses count from 0 on.
 struct TransferBarrier {
   uint64_t state;
 };
@@ -222,11 +222,10 @@ SLUICE_DEVICE void transfer_row(TransferBarrier& barrier, void* shared, const vo
 SLUICE_DEVICE void transfer_wait(TransferBarrier& barrier, uint32_t parity) {
   uint32_t done = 0;
   do {
-    asm volatile(
-        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-        : "=r"(done)
-        : "r"(transfer_place(&barrier)), "r"(parity)
-        : "memory");
+    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(done)
+                 : "r"(transfer_place(&barrier)), "r"(parity)
+                 : "memory");
   } while (done == 0);
 }
 #else

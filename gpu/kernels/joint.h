@@ -6,6 +6,7 @@
 #include <span>
 
 #include "core/kernel.h"
+#include "gpu/kernels/kernels.h"
 #include "gpu/launch.h"
 #include "sluice/status.h"
 
@@ -17,11 +18,14 @@ inline bool multiple_of_16(const void* p) { return reinterpret_cast<uintptr_t>(p
 bool joins(const MatmulCall& product, const MatmulCall& next);
 bool joins(const RmsNormCall& norm, const QuantizeCall& next);
 bool joins(const GatedActCall& act, const QuantizeCall& next);
+bool joins(const AttentionCall& attention, const QuantizeCall& next);
 bool joins(const RopeCall& queries, const RopeCall& keys);
 bool joins(const RopeCall& keys, const KvAppendCall& next);
 
 Status run_joint(cudaStream_t stream, const RmsNormCall& norm, const QuantizeCall& quantize);
 Status run_joint(cudaStream_t stream, const GatedActCall& act, const QuantizeCall& quantize);
+Status run_joint(cudaStream_t stream, const AttentionCall& attention, const QuantizeCall& quantize,
+                 const KernelContext& context);
 Status run_joint(cudaStream_t stream, const RopeCall& queries, const RopeCall& keys, const KvAppendCall& append);
 
 // Whether `next` makes q8 activations of the rows at `made`, in a way that vectors serve.

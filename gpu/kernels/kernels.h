@@ -45,10 +45,10 @@ struct KernelContext {
 Status run(cudaStream_t stream, const KernelCall& call, const KernelContext& context);
 
 // Some calls, one behind the other, have a kernel in common, with the bits that they have alone: products of the same
-// activations for 1 to 16 tokens (matvec_q8.cu), a norm or a gated activation and the quantizing of what it makes, the
-// rotations of queries and keys and the append of these (rope_append.cu). joins(): whether `next` may be run with the
-// calls that are held back for it, which may be run together. Calls that were held back are run by run(); of all sizes
-// up to most_joint.
+// activations for 1 to 16 tokens (matvec_q8.cu), a norm, a gated activation or attention of few tokens and the
+// quantizing of what it makes, the rotations of queries and keys and the append of these (rope_append.cu). joins():
+// whether `next` may be run with the calls that are held back for it, which may be run together. Calls that were held
+// back are run by run(); of all sizes up to most_joint.
 inline constexpr size_t most_joint = 8;
 bool joins(std::span<const KernelCall> held, const KernelCall& next);
 Status run(cudaStream_t stream, std::span<const KernelCall> calls, const KernelContext& context);

@@ -1,6 +1,6 @@
 // Weights on their way through shared memory: a warp brings 16 rows of 256 columns (a chunk) there by asynchronous
-// copies of 16 bytes, some chunks ahead, and reads them back as words. Where rows begin and end at multiples of 16 and the
-// card can, a block brings its rows of eight chunks (a span) by one copy each instead: copies of 16 bytes reach no
+// copies of 16 bytes, some chunks ahead, and reads them back as words. Where rows begin and end at multiples of 16 and
+// the card can, a block brings its rows of eight chunks (a span) by one copy each instead: copies of 16 bytes reach no
 // more than 2.7 TB/s on an H200, of rows 3.7 to 4.4.
 //
 // Rows begin at any 2 bytes, copies at a multiple of 16: a row of a chunk is copied from the multiple below its first
@@ -104,7 +104,7 @@ struct StagedRow {
 // Row `row` of the 16 in `stage`, which is `row_of_tile` in the tile.
 template <class F, bool aligned>
 SLUICE_DEVICE StagedRow<aligned ? 16 : 2> staged_row(const RowTile& tile, uint32_t row_of_tile, uint32_t chunk,
-                                            const std::byte* stage, uint32_t row) {
+                                                     const std::byte* stage, uint32_t row) {
   using C = ChunkOf<F, aligned>;
   if constexpr (aligned) return {stage + row * C::pitch, 0};
   const uintptr_t from = reinterpret_cast<uintptr_t>(tile_row(tile, row_of_tile)) + uint64_t{chunk} * C::bytes;
@@ -210,7 +210,8 @@ SLUICE_DEVICE void load_scales(F, const Row& row, uint32_t first, ScaleMin (&out
   }
 }
 
-// Byte i of a word, times `factor`, `more` being -2^23 * factor: exact for scales, which are halves, and bytes below 64.
+// Byte i of a word, times `factor`, `more` being -2^23 * factor: exact for scales, which are halves, and bytes
+// below 64.
 SLUICE_DEVICE float times_byte(float factor, float more, uint32_t word, uint32_t i) {
   return fmaf(factor, __builtin_bit_cast(float, 0x4b000000u | (word >> (8 * i) & 255)), more);  // 2^23 and the byte
 }

@@ -42,7 +42,7 @@ struct Variant {
 
 template <class V>
 struct WarpMemory {
-  alignas(16) std::byte stage[V::by_rows ? 1 : V::stages][V::by_rows ? 16 : V::stage_bytes];  // by rows: unused
+  alignas(16) std::byte stage[V::by_rows ? 1 : V::stages][V::by_rows ? 16 : V::stage_bytes];        // by rows: unused
   ScaleMin scales[V::N == 0 ? 1 : V::M][V::N == 0 ? 1 : V::n_scales][V::N == 0 ? 2 : scale_pitch];  // N = 0: unused
 };
 
@@ -267,8 +267,8 @@ SLUICE_DEVICE void begin_rows(const ProductGroup& group, NextSpan& next) {
   next.rest = static_cast<uint32_t>(group.row_bytes);
 }
 
-// The warp starts the copies of its share of a span's rows; of rows beyond the last, the last again. Each copy takes the
-// warp some 50 cycles, so that one warp alone would hold up the others.
+// The warp starts the copies of its share of a span's rows; of rows beyond the last, the last again. Each copy takes
+// the warp some 50 cycles, so that one warp alone would hold up the others.
 template <class V>
 SLUICE_DEVICE void start_span(const ProductGroup& group, uint32_t n_spans, BlockMemory<V>& block, NextSpan& next) {
   using S = SpanOf<typename V::F>;
@@ -287,15 +287,15 @@ SLUICE_DEVICE void start_span(const ProductGroup& group, uint32_t n_spans, Block
   if (at.span == 0) begin_rows<V>(group, next);
 }
 
-// As work_through(), with the same chunks for each warp: products.add_span<unit>(chunk, stage, n_subs) adds a chunk, which
-// begins at a multiple of `unit`.
+// As work_through(), with the same chunks for each warp: products.add_span<unit>(chunk, stage, n_subs) adds a chunk,
+// which begins at a multiple of `unit`.
 template <class V, class Products>
 SLUICE_DEVICE void work_through_rows(const ProductGroup& group, BlockMemory<V>& block, Products& products) {
   static_assert(span_chunks % V::warps == 0);
   const Work work = work_of<V>(group);
   const uint32_t n_spans = (work.n_chunks + span_chunks - 1) / span_chunks;
   if (thread_x() == 0) SLUICE_UNROLL
-    for (uint32_t i = 0; i < V::stages; ++i) transfer_init(block.there[i], V::warps);
+  for (uint32_t i = 0; i < V::stages; ++i) transfer_init(block.there[i], V::warps);
   block_barrier();
   SpanPosition now{block_x(), 0, 0, 0};
   NextSpan next{now, nullptr, 0};

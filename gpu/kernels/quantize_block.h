@@ -33,6 +33,22 @@ SLUICE_DEVICE uint32_t bf16_pair(uint32_t low, uint32_t high) {
          static_cast<uint32_t>(float_to_bf16_bits(__builtin_bit_cast(float, high))) << 16;
 }
 
+// What a block of this largest magnitude is scaled by.
+struct BlockScale {
+  bool usual;          // else its bytes are zeros
+  float factor, back;  // to bytes, and from them
+};
+SLUICE_DEVICE BlockScale block_scale(int32_t largest) {
+  const bool finite = largest < infinity_bits;
+  const auto most = __builtin_bit_cast(float, largest);
+  const bool usual = finite && most >= smallest_max;
+  return {usual, usual ? 127.0f / most : 0.0f, usual ? most / 127.0f : finite ? 0.0f : __builtin_nanf("")};
+}
+
+SLUICE_DEVICE int32_t rounded_byte(float x, float factor) {
+  return __builtin_bit_cast(int32_t, x * factor + nearest_magic) - 0x4b400000;
+}
+
 // The magnitude's bits, in whose order infinity and NaN come last.
 SLUICE_DEVICE int32_t largest_bits(const Vec16& x) {
   int32_t largest = 0;
@@ -49,8 +65,7 @@ SLUICE_DEVICE uint32_t rounded_bytes(const Vec16& x, float factor, int32_t& sum)
   uint32_t bytes = 0;
   SLUICE_UNROLL
   for (uint32_t i = 0; i < 4; ++i) {
-    const float scaled = __builtin_bit_cast(float, x.words[i]) * factor;
-    const int32_t q = __builtin_bit_cast(int32_t, scaled + nearest_magic) - 0x4b400000;
+    const int32_t q = rounded_byte(__builtin_bit_cast(float, x.words[i]), factor);
     sum += q;
     bytes |= (static_cast<uint32_t>(q) & 255) << (8 * i);
   }
@@ -64,20 +79,31 @@ struct alignas(8) Pairs {
 // Columns column..column + 3 of a row, `column` four times the lane's place among its neighbours'. By whole warps;
 // lanes that are not `inside` store nothing, the eight of a block are so together.
 SLUICE_DEVICE void quantize_four(const Vec16& x, bool inside, std::byte* row, const Q8Layout& layout, uint64_t column) {
-  const int32_t largest = largest_bits(x);
-  const bool finite = largest < infinity_bits;
-  const auto most = __builtin_bit_cast(float, largest);
-  const bool usual = finite && most >= smallest_max;
+  const BlockScale scale = block_scale(largest_bits(x));
   int32_t sum = 0;
-  const uint32_t bytes = usual ? rounded_bytes(x, 127.0f / most, sum) : 0;
+  const uint32_t bytes = scale.usual ? rounded_bytes(x, scale.factor, sum) : 0;
   sum = sum_of_8(sum);
   if (!inside) return;
   *reinterpret_cast<uint32_t*>(row + column) = bytes;
   *reinterpret_cast<Pairs*>(row + layout.bf16 +
                             2 * column) = {{bf16_pair(x.words[0], x.words[1]), bf16_pair(x.words[2], x.words[3])}};
   if (column % 32 != 0) return;
-  const float scale = usual ? most / 127.0f : finite ? 0.0f : __builtin_nanf("");
-  reinterpret_cast<Q8Scale*>(row + layout.scales)[column / 32] = {scale, static_cast<float>(sum)};
+  reinterpret_cast<Q8Scale*>(row + layout.scales)[column / 32] = {scale.back, static_cast<float>(sum)};
+}
+
+// The same of one value, where a warp has a block: column `column`, lane() behind the block's first.
+SLUICE_DEVICE void quantize_one(float x, std::byte* row, const Q8Layout& layout, uint64_t column) {
+  auto largest = static_cast<int32_t>(__builtin_bit_cast(uint32_t, x) & 0x7fffffffu);
+  SLUICE_UNROLL
+  for (uint32_t mask = 16; mask > 0; mask /= 2) {
+    const int32_t other = shuffle_xor(largest, mask);
+    largest = other > largest ? other : largest;
+  }
+  const BlockScale scale = block_scale(largest);
+  const int32_t q = scale.usual ? rounded_byte(x, scale.factor) : 0, sum = warp_sum(q);
+  row[column] = static_cast<std::byte>(q);
+  reinterpret_cast<uint16_t*>(row + layout.bf16)[column] = float_to_bf16_bits(x);
+  if (lane() == 0) reinterpret_cast<Q8Scale*>(row + layout.scales)[column / 32] = {scale.back, static_cast<float>(sum)};
 }
 
 }  // namespace sluice::gpu

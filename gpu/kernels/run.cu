@@ -40,7 +40,7 @@ bool joins(std::span<const KernelCall> held, const KernelCall& next) {
                        [&](const KernelCall& call) { return join_as<MatmulCall, MatmulCall>(call, next); });
   if (held.size() == 1)
     return join_as<RmsNormCall, QuantizeCall>(last, next) || join_as<GatedActCall, QuantizeCall>(last, next) ||
-           join_as<RopeCall, RopeCall>(last, next);
+           join_as<AttentionCall, QuantizeCall>(last, next) || join_as<RopeCall, RopeCall>(last, next);
   return held.size() == 2 && join_as<RopeCall, KvAppendCall>(last, next);
 }
 
@@ -52,6 +52,8 @@ Status run(cudaStream_t stream, std::span<const KernelCall> calls, const KernelC
     return run_joint(stream, *norm, std::get<QuantizeCall>(second));
   if (const auto* act = std::get_if<GatedActCall>(&first))
     return run_joint(stream, *act, std::get<QuantizeCall>(second));
+  if (const auto* attention = std::get_if<AttentionCall>(&first))
+    return run_joint(stream, *attention, std::get<QuantizeCall>(second), context);
   if (calls.size() == 3)
     return run_joint(stream, std::get<RopeCall>(first), std::get<RopeCall>(second), std::get<KvAppendCall>(calls[2]));
   return run_one_by_one(stream, calls, context);

@@ -403,8 +403,7 @@ void Grid::transfer_start(const void* barrier, const RowCopy& copy, Site site) {
 bool Grid::transfer_next(const void* barrier, uint32_t parity, RowCopy* copy, Site site) {
   Transfer& t = transfer(barrier, site);
   if (t.ended % 2 != parity) return false;  // it is there
-  if (t.begun < t.threads)
-    fail(site, "waits for rows that %u of %u threads have announced", t.begun, t.threads);
+  if (t.begun < t.threads) fail(site, "waits for rows that %u of %u threads have announced", t.begun, t.threads);
   if (t.started != t.expected)
     fail(site, "waits for %u bytes of rows, of which %u are on their way", t.expected, t.started);
   acquire(t.clock(t.ended, 0));

@@ -112,9 +112,9 @@ class Grid {
   // who wait.
   struct Transfer {
     const void* barrier;
-    uint32_t threads;  // that begin a use
-    uint32_t begun;    // by so many threads: the current one
-    uint32_t ended;    // uses
+    uint32_t threads;            // that begin a use
+    uint32_t begun;              // by so many threads: the current one
+    uint32_t ended;              // uses
     uint32_t expected, started;  // bytes of the current one
     std::vector<RowCopy> copies;
     std::unique_ptr<Clock[]> clocks;  // for even and odd uses: started, there

@@ -63,6 +63,47 @@ TEST_CASE("gpu attention: a prompt over more pages than are looked up at once, i
   }
 }
 
+TEST_CASE("gpu attention and quantize: as one behind the other, in one go and in parts") {
+  Random random(36);
+  for (const HeadsAndPages shape : {common_shape, HeadsAndPages{2, 3, 32, 16, KvType::f32, 0, 0}}) {
+    Scene scene{shape, {make_sequence(random, shape, 300), make_sequence(random, shape, 9)}, {}, false, {}};
+    scene.tokens = {{0, 298, 0}, {0, 299, 0}, {1, 8, 0}};
+    scene.q = random.normals(scene.n_out());
+    const auto cols = static_cast<uint32_t>(scene.row()), rows = static_cast<uint32_t>(scene.tokens.size());
+    const uint64_t q8 = rows * act_row_bytes(ActFormat::q8, cols);
+    // One with too little memory for all tokens at once, or all pages.
+    for (const uint64_t scratch : {uint64_t{1} << 20, 3 * scene.least_scratch()}) {
+      const Context context(scratch);
+      const DeviceArray<float> q(scene.q), state(scene.n_state());
+      const Table<TokenSlot> tokens(scene.tokens);
+      const Spans spans = scene.spans();
+      const auto left_by = [&](bool together) {
+        const DeviceArray<float> out(scene.n_out());
+        DeviceArray<std::byte> rows_of_q8(q8);
+        rows_of_q8.set(std::vector<std::byte>(q8, std::byte{7}));
+        const std::array<KernelCall, 2> calls = {
+            KernelCall(scene.call(q.data(), tokens.data(), spans, out.data())),
+            KernelCall(QuantizeCall{out.data(), ActFormat::q8, rows, cols, rows_of_q8.data()})};
+        REQUIRE(joins(std::span(calls).first(1), calls[1]));
+        if (together) REQUIRE(run(stream(), calls, context.get()).ok());
+        else
+          for (const KernelCall& call : calls) run_call(call, context.get());
+        finish();
+        return std::pair(out.get(), rows_of_q8.get());
+      };
+      CHECK(left_by(true) == left_by(false));
+      AttentionCall part = scene.call(q.data(), tokens.data(), spans, state.data());
+      const QuantizeCall quantize{state.data(), ActFormat::q8, rows, cols, nullptr};
+      const auto may_join = [&] { return joins(std::vector<KernelCall>{part}, quantize); };
+      CHECK(may_join());
+      part.finish = false;
+      CHECK(!may_join());
+      part.finish = part.prompt = true;
+      CHECK(!may_join());
+    }
+  }
+}
+
 TEST_CASE("gpu attention: a graph that is replayed sees the tables as they are then") {
   Random random(34);
   Scene scene{common_shape, {make_sequence(random, common_shape, 200)}, {{0, 100, 0}, {0, 199, 0}}, false, {}};
