@@ -41,17 +41,18 @@ void run_piece(const KernelTable& kernels, DenseProduct* dense, const KernelCall
 
 // Into how many pieces a product is cut that threads take one after another, each as it gets free, so
 // that a thread whose core is slow or wanted by others holds nobody up. Small ones are not worth the
-// taking.
+// taking. Of DenseProduct's there may be fewer pieces than threads.
 uint32_t pieces_of(const MatmulCall& product, uint32_t n_threads) {
   const uint64_t weights = product.rows * row_bytes(product.dtype, product.cols);
   const uint64_t worth = is_dense(product) ? product.rows / DenseProduct::panel_rows : weights / least_piece_bytes;
-  return std::max(n_threads, static_cast<uint32_t>(std::min<uint64_t>(pieces_per_thread * n_threads, worth)));
+  const auto n = std::max(n_threads, static_cast<uint32_t>(std::min<uint64_t>(pieces_per_thread * n_threads, worth)));
+  return is_dense(product) ? std::min(n, static_cast<uint32_t>(div_up(product.rows, DenseProduct::row_unit))) : n;
 }
 
 // Calls that need no barrier in between, the product that comes next, and when the leader ended each.
 struct TeamCalls {
   struct alignas(64) Taken {
-    std::atomic<uint32_t> pieces{0};  // thread i has piece i from the start; this counts those beyond
+    std::atomic<uint32_t> pieces{0};  // each thread has one from the start; this counts those beyond
   };
   const KernelTable* kernels;
   DenseProduct* dense;
@@ -64,16 +65,18 @@ struct TeamCalls {
 
 void run_share(const void* context, Share share) {
   const auto* work = static_cast<const TeamCalls*>(context);
+  uint32_t dealt = 0;  // pieces of calls that had fewer than threads: those of the next one go to the threads behind
   for (uint32_t i = 0; i < work->n; ++i) {
     const KernelCall& call = *work->calls[i];
     const auto* product = std::get_if<MatmulCall>(&call);
     const uint32_t n_pieces = product != nullptr ? pieces_of(*product, share.count) : share.count;
     std::atomic<uint32_t>& taken = work->taken[i].pieces;
-    for (uint32_t piece = share.index; piece < n_pieces;
+    for (uint32_t piece = (share.index + share.count - dealt) % share.count; piece < n_pieces;
          piece = share.count + taken.fetch_add(1, std::memory_order_relaxed)) {
       run_piece(*work->kernels, work->dense, call, {piece, n_pieces}, share.index);
-      if (n_pieces == share.count) break;  // nothing is left to take
+      if (n_pieces <= share.count) break;  // nothing is left to take
     }
+    if (n_pieces < share.count) dealt = (dealt + n_pieces) % share.count;
     if (share.index == 0 && i + 1 < work->n) work->ends_ns[i] = now_ns();
   }
 }

@@ -67,15 +67,10 @@ void from_q8_0(const std::byte* block, float* out) {
 }
 
 void from_q4_k(const std::byte* block, float* out) {
-  const float d = half(block), dmin = half(block + 2);
-  uint8_t scales[12];
-  __builtin_memcpy(scales, block + 4, sizeof(scales));
-  for (uint32_t s = 0; s < 8; ++s) {
-    const int scale = s < 4 ? scales[s] & 63 : (scales[s + 4] & 15) | (scales[s - 4] >> 6) << 4;
-    const int min = s < 4 ? scales[s + 4] & 63 : (scales[s + 4] >> 4) | (scales[s] >> 6) << 4;
-    from_nibbles(block + 16 + uint64_t{32} * (s / 2), 32, static_cast<int>(4 * (s % 2)), 0,
-                 d * static_cast<float>(scale), -(dmin * static_cast<float>(min)), out + uint64_t{32} * s);
-  }
+  const Q4KScales scales = q4_k_scales(block);
+  for (uint32_t s = 0; s < 8; ++s)
+    from_nibbles(block + 16 + uint64_t{32} * (s / 2), 32, static_cast<int>(4 * (s % 2)), 0, scales.scale[s],
+                 scales.min[s], out + uint64_t{32} * s);
 }
 
 void from_q6_k(const std::byte* block, float* out) {
@@ -99,6 +94,20 @@ void all_blocks(const std::byte* from, uint32_t n, float* out) {
 }
 
 }  // namespace
+
+Q4KScales q4_k_scales(const std::byte* block) {
+  const float d = sluice::half_to_float(load<uint16_t>(block)), dmin = sluice::half_to_float(load<uint16_t>(block + 2));
+  uint8_t scales[12];
+  __builtin_memcpy(scales, block + 4, sizeof(scales));
+  Q4KScales out;
+  for (uint32_t s = 0; s < 8; ++s) {
+    const int scale = s < 4 ? scales[s] & 63 : (scales[s + 4] & 15) | (scales[s - 4] >> 6) << 4;
+    const int min = s < 4 ? scales[s + 4] & 63 : (scales[s + 4] >> 4) | (scales[s] >> 6) << 4;
+    out.scale[s] = d * static_cast<float>(scale);
+    out.min[s] = -(dmin * static_cast<float>(min));
+  }
+  return out;
+}
 
 uint64_t weight_bytes(DType type, uint64_t elements) {
   switch (type) {

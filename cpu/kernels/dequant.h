@@ -11,4 +11,10 @@ uint64_t weight_bytes(DType type, uint64_t elements);
 // out[0..n) from the blocks at `from`, any alignment. n is a multiple of the block; type is not I32.
 void dequantize(DType type, const std::byte* from, uint32_t n, float* out);
 
+// Of the eight sub-blocks of a Q4_K block: a weight is scale * nibble + min.
+struct Q4KScales {
+  float scale[8], min[8];
+};
+Q4KScales q4_k_scales(const std::byte* block);
+
 }  // namespace sluice::cpu::SLUICE_ISA

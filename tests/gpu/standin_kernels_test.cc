@@ -78,6 +78,51 @@ SLUICE_KERNEL void reverse_rows(const uint32_t* in, uint32_t* out, uint32_t colu
   }
 }
 
+// Turns pairs of rows about, which come whole, two at a time, by one warp each.
+struct RowsMemory {
+  TransferBarrier there[2];
+  alignas(16) uint32_t rows[2][2][64];
+};
+SLUICE_KERNEL void swap_rows(const uint32_t* in, uint32_t* out, uint32_t pairs) {
+  SLUICE_DYNAMIC_SHARED(RowsMemory, memory);
+  if (thread_x() == 0)
+    for (TransferBarrier& barrier : memory->there) transfer_init(barrier, 2);
+  block_barrier();
+  const auto start = [&](uint32_t pair) {
+    if (pair >= pairs || lane() != 0) return;
+    transfer_expect(memory->there[pair % 2], 256);
+    transfer_row(memory->there[pair % 2], memory->rows[pair % 2][warp()], in + (2 * pair + warp()) * 64, 256);
+  };
+  start(0);
+  start(1);
+  block_barrier();
+  for (uint32_t pair = 0; pair < pairs; ++pair) {
+    transfer_wait(memory->there[pair % 2], pair / 2 % 2);
+    for (uint32_t i = lane(); i < 64; i += 32)
+      out[(2 * pair + warp()) * 64 + i] = memory->rows[pair % 2][1 - warp()][i];
+    block_barrier();
+    start(pair + 2);
+  }
+}
+
+// What goes wrong with rows: 0: nobody announces them; 1: fewer start than were announced; 2: nobody waits; 3: they are
+// announced again too soon; 4: more start than were announced; 5: a row of no multiple of 16.
+template <int wrong>
+void wrong_rows(uint32_t* out) {
+  SLUICE_DYNAMIC_SHARED(RowsMemory, memory);
+  TransferBarrier& barrier = memory->there[0];
+  if (thread_x() == 0) transfer_init(barrier, 1);
+  block_barrier();
+  if (thread_x() == 0) {
+    if (wrong != 0) transfer_expect(barrier, wrong == 1 ? 256 : 128);
+    if (wrong == 3) transfer_expect(barrier, 128);
+    if (wrong != 0) transfer_row(barrier, memory->rows[0][0], out, wrong == 5 ? 120 : 128);
+    if (wrong == 4) transfer_row(barrier, memory->rows[0][1], out, 128);
+  }
+  block_barrier();
+  if (wrong != 2) transfer_wait(barrier, 0);
+}
+
 // One 16x8 tile of a (16x16, row-major) times b (8x16: the columns of b).
 SLUICE_KERNEL void multiply_bf16(const uint16_t* a, const uint16_t* b, float* d) {
   SLUICE_SHARED(uint16_t, tile, [16 * 16]);
@@ -154,13 +199,13 @@ std::vector<float> ramp(size_t n) {
 std::string file_and_line(int line) { return std::string(__FILE__) + ":" + std::to_string(line); }
 
 // The one error that launching `kernel` on 64 threads makes.
-std::string error_of(void (*kernel)(uint32_t*)) {
+std::string error_of(void (*kernel)(uint32_t*), uint32_t shared_bytes = 0) {
   const Fixture fixture;
   std::string text;
   {
     const CudaStream stream;
     const DeviceArray<uint32_t> out(64);
-    REQUIRE(launch(stream, {"a_kernel"}, {.block_x = 64}, kernel, out.data()).ok());
+    REQUIRE(launch(stream, {"a_kernel"}, {.block_x = 64, .shared_bytes = shared_bytes}, kernel, out.data()).ok());
     CHECK(cudaStreamSynchronize(stream) == cudaErrorLaunchFailure);
     CHECK(cudaStreamQuery(stream) == cudaErrorLaunchFailure);  // and for good
     const std::vector<std::string> errors = standin::errors();
@@ -236,6 +281,20 @@ TEST_CASE("standin: asynchronous copies and dynamic shared memory") {
   const LaunchShape shape = {.grid_x = rows, .block_x = 64, .shared_bytes = columns * 4};
   REQUIRE(launch(stream, {"reverse_rows"}, shape, reverse_rows, in.data(), out.data(), columns).ok());
   CHECK(out.read(stream) == wanted);
+}
+
+TEST_CASE("standin: rows that come whole, and a barrier that tells when") {
+  const Fixture fixture;
+  const CudaStream stream;
+  for (const uint32_t pairs : {1u, 2u, 5u}) {
+    std::vector<uint32_t> values(pairs * 128), wanted(pairs * 128);
+    std::iota(values.begin(), values.end(), 0u);
+    for (uint32_t i = 0; i < values.size(); ++i) wanted[i] = values[i ^ 64];
+    const DeviceArray<uint32_t> in(stream, values), out(values.size());
+    const LaunchShape shape = {.block_x = 64, .shared_bytes = sizeof(RowsMemory)};
+    REQUIRE(launch(stream, {"swap_rows"}, shape, swap_rows, in.data(), out.data(), pairs).ok());
+    CHECK(out.read(stream) == wanted);
+  }
 }
 
 TEST_CASE("standin: tensor cores, bf16") {
@@ -314,6 +373,16 @@ TEST_CASE("standin: a collective of half a warp is an error") {
 
 TEST_CASE("standin: more than 48 KiB of static shared memory is an error") {
   CHECK(holds(error_of(too_much_shared), "48 KiB"));
+}
+
+TEST_CASE("standin: rows that are not announced, not waited for, or not what was announced, are errors") {
+  const auto error = [](void (*kernel)(uint32_t*)) { return error_of(kernel, sizeof(RowsMemory)); };
+  CHECK(holds(error(wrong_rows<0>), "waits for rows that 0 of 1 threads have announced"));
+  CHECK(holds(error(wrong_rows<1>), "waits for 256 bytes of rows, of which 128 are on their way"));
+  CHECK(holds(error(wrong_rows<2>), "ends while rows are on their way"));
+  CHECK(holds(error(wrong_rows<3>), "announced before those announced last were waited for"));
+  CHECK(holds(error(wrong_rows<4>), "a row is copied that was not announced"));
+  CHECK(holds(error(wrong_rows<5>), "no multiple of 16"));
 }
 
 TEST_CASE("standin: a misaligned access is an error") {
