@@ -2,7 +2,7 @@
 // cores' integers.
 //
 // Bytes: the weights once (rows * cols * 0.56 to 1.06), the activations from the caches. Flops: 2 * tokens * rows *
-// cols. Bound by device memory: unpacking a chunk of weights costs a third of the time that its bytes take.
+// cols. Bound by device memory, and by the latency of unpacking where a matrix has few rows.
 //
 // A block works on tiles of 16 or 32 rows, one after the other; its four warps (eight where rows are long) take turns
 // at the chunks of 256 columns, which come through shared memory ahead of use (matvec_stage.h), those of the next tile
@@ -295,27 +295,27 @@ Status start(cudaStream_t stream, std::span<const MatmulCall> calls, const Kerne
 }
 
 // Tiles of 32 rows halve what activations cost; formats of many bits need them less and have no room for them.
-template <class F, Way way>
+template <class F, class Way>
 Status start_of(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
   constexpr uint32_t wide = ChunkOf<F, true>::bytes < 200 ? 2 : 1;
   const uint32_t n_tokens = calls.front().n_tokens;
   if constexpr (has_long_rows<F>)
     if (calls.front().cols > long_row) {
-      if (n_tokens > 8) return start<Variant<F, way, 2, 1, 8>>(stream, calls, context);
-      return start<Variant<F, way, 1, 1, 8>>(stream, calls, context);
+      if (n_tokens > 8) return start<Variant<F, Way, 2, 1, 8>>(stream, calls, context);
+      return start<Variant<F, Way, 1, 1, 8>>(stream, calls, context);
     }
-  if (n_tokens > 8) return start<Variant<F, way, 2, 1, 4>>(stream, calls, context);
+  if (n_tokens > 8) return start<Variant<F, Way, 2, 1, 4>>(stream, calls, context);
   uint64_t rows = 0;
   for (const MatmulCall& call : calls) rows += call.rows;
-  if (rows < 2 * stage_rows * context.n_sms) return start<Variant<F, way, 1, 1, 4>>(stream, calls, context);
-  return start<Variant<F, way, 1, wide, 4>>(stream, calls, context);
+  if (rows < 2 * stage_rows * context.n_sms) return start<Variant<F, Way, 1, 1, 4>>(stream, calls, context);
+  return start<Variant<F, Way, 1, wide, 4>>(stream, calls, context);
 }
 
-template <class F, Way way>
+template <class F, class Way>
 Status start_one(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
   if constexpr (has_long_rows<F>)
-    if (calls.front().cols > long_row) return start<Variant<F, way, 0, 1, 8>>(stream, calls, context);
-  return start<Variant<F, way, 0, 1, 4>>(stream, calls, context);
+    if (calls.front().cols > long_row) return start<Variant<F, Way, 0, 1, 8>>(stream, calls, context);
+  return start<Variant<F, Way, 0, 1, 4>>(stream, calls, context);
 }
 
 bool begins_aligned(const MatmulCall& call) {
@@ -337,13 +337,13 @@ Status matvec_q8(cudaStream_t stream, std::span<const MatmulCall> calls, const K
   const bool aligned = std::all_of(calls.begin(), calls.end(), begins_aligned);
   return with_quantized("matvec", calls.front().dtype, [&]<class F>(F) {
     const bool one = calls.front().n_tokens == 1;
-    if (one && aligned && context.transfers) return start_one<F, Way::rows>(stream, calls, context);
+    if (one && aligned && context.transfers) return start_one<F, ByRows>(stream, calls, context);
     // Chunks that are no multiple of 16 begin at other places in turn.
-    constexpr Way aligned_way = ChunkOf<F, true>::bytes % 16 == 0 ? Way::aligned_pieces : Way::pieces;
-    if (one && aligned) return start_one<F, aligned_way>(stream, calls, context);
-    if (one) return start_one<F, Way::pieces>(stream, calls, context);
-    if (aligned) return start_of<F, aligned_way>(stream, calls, context);
-    return start_of<F, Way::pieces>(stream, calls, context);
+    using ByAligned = std::conditional_t<ChunkOf<F, true>::bytes % 16 == 0, ByAlignedPieces, ByPieces>;
+    if (one && aligned) return start_one<F, ByAligned>(stream, calls, context);
+    if (one) return start_one<F, ByPieces>(stream, calls, context);
+    if (aligned) return start_of<F, ByAligned>(stream, calls, context);
+    return start_of<F, ByPieces>(stream, calls, context);
   });
 }
 

@@ -2,6 +2,8 @@
 // The products themselves are in matvec_q8.cu.
 #pragma once
 
+#include <type_traits>
+
 #include "gpu/kernels/kernels.h"
 #include "gpu/kernels/matvec_stage.h"
 #include "gpu/kernels/q8_rows.h"
@@ -23,14 +25,16 @@ constexpr uint32_t most_shared = 99 * 1024;       // of a block: every card sinc
 constexpr uint32_t shared_of_sm = 227 * 1024;     // of Hopper; others take their blocks in turn
 
 // How weights come: by pieces that begin anywhere or at multiples of 16, or by whole rows.
-enum class Way : uint8_t { pieces, aligned_pieces, rows };
+struct ByPieces {};
+struct ByAlignedPieces {};
+struct ByRows {};
 
 // What a kernel is compiled for: M times 16 rows, tokens in N times 8 (N = 0: one), so many warps.
-template <class Format, Way way, uint32_t n, uint32_t m, uint32_t n_warps>
+template <class Format, class Way, uint32_t n, uint32_t m, uint32_t n_warps>
 struct Variant {
   using F = Format;
-  static constexpr bool by_rows = way == Way::rows;
-  static constexpr bool aligned = way == Way::aligned_pieces;
+  static constexpr bool by_rows = std::is_same_v<Way, ByRows>;
+  static constexpr bool aligned = std::is_same_v<Way, ByAlignedPieces>;
   static constexpr uint32_t warps = n_warps;
   // As many as there is room for; of spans two, which leaves room for more blocks.
   static constexpr uint32_t stages = by_rows || (n > 0 && warps > 4) ? 2 : 3;

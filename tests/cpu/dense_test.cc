@@ -345,7 +345,7 @@ TEST_CASE("dense product: on a queue, threads do not change the bits") {
   const Product p(DType::q4_k, 700, 1280, 70, rng);
   for (const bool library : {false, true}) {
     Outputs first;
-    for (uint32_t n = 1; n <= 4; ++n) {
+    for (uint32_t n = 1; n <= 5; ++n) {
       auto all = all_products(n);
       if (library && all.size() == 1) break;
       CpuQueueOptions options;
@@ -358,9 +358,14 @@ TEST_CASE("dense product: on a queue, threads do not change the bits") {
       Packed x(p.x.data(), p.tokens, p.cols);
       std::memset(x.data, 0, bf16_bytes(p.tokens, p.cols));
       queue->launch(QuantizeCall{p.x.data(), ActFormat::bf16, p.tokens, p.cols, x.data});
-      MatmulCall call = p.call(out.data());
-      call.x = x.data;
-      queue->launch(call);
+      // Tiles of 140 rows, which are fewer shares than five threads could take.
+      for (uint32_t row = 0; row < p.rows; row += 140) {
+        MatmulCall tile = p.call(out.data() + row);
+        tile.weights += row * row_bytes(tile.dtype, tile.cols);
+        tile.rows = 140;
+        tile.x = x.data;
+        queue->launch(tile);
+      }
       REQUIRE(queue->signal().wait().ok());
       if (first.empty()) check_against_double(p, first = out);
       CHECK(same_bits(out, first));
