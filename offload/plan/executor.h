@@ -83,7 +83,7 @@ class Executor {
     CopyQueue* copies = nullptr;
     std::array<Workspace, 2> layouts;  // of steps that are not large, that are
     Workspace ws;                      // one of them
-    const float* acts_of = nullptr;  // what ws.acts holds, as acts_format
+    const float* acts_of = nullptr;    // what ws.acts holds, as acts_format
     ActFormat acts_format = ActFormat::f32;
     bool rope_made = false;  // in this step
     // What this step's kernels here read: as the host writes it, and where they find it.
