@@ -54,6 +54,10 @@ void pack_columns(const float* x, uint32_t cols, uint32_t n, uint32_t c, uint16_
 typedef uint16_t Words __attribute__((vector_size(64)));
 static_assert(sizeof(Words) == 2 * sizeof(Halves));
 
+[[gnu::always_inline]] inline Words look_up(Words table, Words index) {
+  return (Words)_mm512_permutexvar_epi16((__m512i)index, (__m512i)table);
+}
+
 [[gnu::always_inline]] inline Halves table_of(float scale, float min) {
   F nibble;
   for (uint32_t i = 0; i < lanes; ++i) nibble[i] = static_cast<float>(i);
@@ -71,8 +75,8 @@ void q4_k_to_bf16(const std::byte* from, uint32_t cols, uint16_t* out) {
       __builtin_memcpy(reinterpret_cast<std::byte*>(&table) + sizeof(low), &high, sizeof(high));
       typedef uint8_t Bytes __attribute__((vector_size(32)));
       const Words nibbles = __builtin_convertvector(load<Bytes>(from + 16 + 32 * pair), Words);
-      store(out + 64 * pair, __builtin_shuffle(table, nibbles & 15));
-      store(out + 64 * pair + 32, __builtin_shuffle(table, (nibbles >> 4) + 16));
+      store(out + 64 * pair, look_up(table, nibbles & 15));
+      store(out + 64 * pair + 32, look_up(table, (nibbles >> 4) + 16));
     }
   }
 }

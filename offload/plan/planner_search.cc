@@ -353,13 +353,13 @@ std::optional<Found> Search::improve(Found best, int rounds) const {
 }
 
 // All kinds of moves of one layer's ops to a site. Of many layers, one op alone matters too little, and a kind that has
-// not helped with several of them in a row is not tried with others.
+// not helped with some of them in a row, 16 of 80, is not tried with the others.
 void Search::improve_layer(Found& best, const Layer& l, uint8_t site, Patience& patience) const {
-  constexpr uint32_t tried = 8;
+  const auto tried = static_cast<uint32_t>(16 * 80 / layers_.size());
   size_t kind = 0;
   const auto attempt = [&](auto move) {
     uint32_t& failed = patience[site][kind++];
-    if (small() || failed < tried) failed = move() ? 0 : failed + 1;
+    if (failed < tried) failed = move() ? 0 : failed + 1;
   };
   attempt([&] { return try_move(best, {l.in, l.attention, l.out, l.ffn}, site); });
   attempt([&] { return try_move(best, {l.in, l.attention, l.out}, site); });
