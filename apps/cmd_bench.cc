@@ -50,6 +50,7 @@ class SettingRun {
     engine.threads = s_.threads;
     engine.sessions = engine.logit_rows = s_.sequences;
     if (engine.context == 0) engine.context = s_.depth + longest();
+    if (!o_.prompts.empty()) engine.prompt = *std::max_element(o_.prompts.begin(), o_.prompts.end());
     if (engine.batch != 0) engine.batch = std::max(engine.batch, s_.sequences);
     SLUICE_ASSIGN_OR_RETURN(engine_, open_engine(engine, true));
     tokens_ = std::make_unique<TokenSource>(*engine_);

@@ -100,6 +100,7 @@ plan::PlanRequest request_of(const EngineOptions& o, const Model& model, Compute
   request.ram_budget = o.ram;
   request.fixed = fixed_memory(o, model);
   request.context = o.context;
+  request.prompt = o.prompt;
   request.sequences = o.sessions;
   request.step_tokens = o.batch;
   request.logit_rows = o.logit_rows;

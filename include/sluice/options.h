@@ -27,6 +27,7 @@ struct EngineOptions {
                               // others need it (Engine::resize)
   uint64_t vram = automatic;  // the same of a GPU's memory; automatic: most of what is free there; 0: no GPU
   uint32_t context = 0;       // tokens of a session; 0: the model's own, at most 4096
+  uint32_t prompt = 0;        // tokens of the prompts to come, for which GPUs' plans are made; 0: typical ones
   uint32_t threads = 0;       // 0: one for each core that may be used
   uint32_t batch = 0;         // most tokens of one step; 0: the plan chooses. Never changes results
   uint32_t sessions = 1;      // that may exist at once

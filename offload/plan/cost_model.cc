@@ -504,9 +504,10 @@ Prediction predict(const Graph& graph, const Machine& machine, const Plan& plan,
   return p;
 }
 
-Request typical_request(uint32_t context, uint32_t depth) {
+Request typical_request(uint32_t context, uint32_t depth, uint32_t prompt) {
   const uint32_t half = std::max(1u, context / 2);
-  return {std::min(4096u, half), std::min(128u, half), depth != 0 ? std::min(depth, context - 1) : context / 2};
+  return {prompt != 0 ? std::min(prompt, context) : std::min(4096u, half), std::min(128u, half),
+          depth != 0 ? std::min(depth, context - 1) : context / 2};
 }
 
 namespace {
@@ -527,8 +528,8 @@ double seconds_to_return(const Machine& machine, const Plan& plan) {
 
 }  // namespace
 
-double request_seconds(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t depth) {
-  const Request r = typical_request(plan.context, depth);
+double request_seconds(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t depth, uint32_t prompt) {
+  const Request r = typical_request(plan.context, depth, prompt);
   const double after_prompt =
       plan.movement.is_large(std::min(plan.workspace.tokens, r.prompt)) ? seconds_to_return(machine, plan) : 0;
   return r.answer * step_cost(graph, machine, plan, 1, r.depth).seconds() +

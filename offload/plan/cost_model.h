@@ -37,12 +37,12 @@ Prediction predict(const Graph& graph, const Machine& machine, const Plan& plan,
 
 // What plans are compared by: the seconds of a request such as people make. Prompts, with what they quote and what was
 // said before, are much longer than answers: 4096 tokens and 128, each at most half of the context. The answer comes at
-// a depth of `depth` (0: half the context).
+// a depth of `depth` (0: half the context). `prompt`: tokens of the prompts to come, where that is known, or 0.
 struct Request {
   uint32_t prompt = 0, answer = 0, depth = 0;
 };
-Request typical_request(uint32_t context, uint32_t depth);
-double request_seconds(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t depth);
+Request typical_request(uint32_t context, uint32_t depth, uint32_t prompt);
+double request_seconds(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t depth, uint32_t prompt);
 
 // --- parts, for those who weigh many placements
 

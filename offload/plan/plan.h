@@ -97,8 +97,8 @@ struct Holding {
 
 struct Movement {
   WeightMap weights;
-  std::vector<Holding> sites;       // as Numerics::sites
-  bool table_resident = false;      // embedding rows come from memory
+  std::vector<Holding> sites;   // as Numerics::sites
+  bool table_resident = false;  // embedding rows come from memory
   // Steps of more tokens than this are large. What only these need of an accelerator's workspace holds weights
   // meanwhile, which give way and come back (Holding::lent). 0: none are, and nothing is lent.
   uint32_t small_step = 0;

@@ -119,7 +119,7 @@ class Hybrid {
     const Reserve reserve{step, found.ahead_bytes, host_ahead(r_.ram_budget)};
     auto plan = arrange(g_, machine_, r_, weights, found.places, reserve);
     if (!plan.ok()) return;
-    const double seconds = request_seconds(g_, machine_, *plan, r_.depth);
+    const double seconds = request_seconds(g_, machine_, *plan, r_.depth, r_.prompt);
     if (best && best_seconds <= seconds) return;
     best = std::move(*plan);
     best_seconds = seconds;
@@ -192,8 +192,10 @@ Result<Plan> make_plan(const Graph& graph, const Machine& machine, const PlanReq
   auto hybrid = Hybrid(graph, machine, request).run(shortage);
   if (wanted) return hybrid;
   if (hybrid.ok() && cpu.ok()) {
-    const double on_cpu = request_seconds(graph, machine, *cpu, request.depth);
-    return request_seconds(graph, machine, *hybrid, request.depth) < on_cpu ? std::move(hybrid) : std::move(cpu);
+    const auto seconds = [&](const Plan& p) {
+      return request_seconds(graph, machine, p, request.depth, request.prompt);
+    };
+    return seconds(*hybrid) < seconds(*cpu) ? std::move(hybrid) : std::move(cpu);
   }
   if (hybrid.ok()) return hybrid;
   if (cpu.ok()) return shortage.vram && request.accelerators.front().wanted ? std::move(hybrid) : std::move(cpu);

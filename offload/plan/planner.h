@@ -28,6 +28,7 @@ struct PlanRequest {
   std::vector<NamedBytes> fixed;  // what the caller already holds: tokenizer, metadata, trace…
   uint32_t context = 0;           // tokens of one sequence
   uint32_t depth = 0;             // tokens held, for which decoding is planned; 0: half the context
+  uint32_t prompt = 0;            // tokens of the prompts to come; 0: typical ones (cost_model.h)
   uint32_t sequences = 1;         // at once
   uint32_t step_tokens = 0;       // most tokens of one step; 0: the planner chooses
   uint32_t logit_rows = 1;        // most rows of logits of one step

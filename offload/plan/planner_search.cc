@@ -55,7 +55,7 @@ Search::Search(const Graph& graph, const Machine& machine, const PlanRequest& re
                uint32_t step_tokens)
     : g_(graph), r_(request), machine_(machine), shell_(plan_shell(graph, machine, request, step_tokens)) {
   shell_.movement.weights = weights;
-  typical_ = typical_request(r_.context, r_.depth);
+  typical_ = typical_request(r_.context, r_.depth, r_.prompt);
   prompt_step_ = std::min(step_tokens, typical_.prompt);
   lane_ = link_lane(machine, r_.accelerators.front().device);
   find_layers();

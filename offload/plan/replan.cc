@@ -31,7 +31,7 @@ Result<Plan> replan_hybrid(const Graph& graph, const Machine& machine, const Pla
     auto plan = rearrange(graph, r, now, {now.workspace.tokens, ahead, host_ahead(r.ram_budget)}, &shortage);
     why = plan.status();
     if (!plan.ok()) continue;
-    const double seconds = request_seconds(graph, machine, *plan, r.depth);
+    const double seconds = request_seconds(graph, machine, *plan, r.depth, r.prompt);
     if (best && best_seconds <= seconds) continue;
     best = std::move(*plan);
     best_seconds = seconds;

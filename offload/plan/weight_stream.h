@@ -64,9 +64,7 @@ class WeightStream {
   // The first row of a tile. Work enqueued on `queue` after this call may read it.
   Result<const std::byte*> use(const Tile& tile, Queue& queue);
   // Whether use() would have nothing to wait for.
-  bool at_hand(const Tile& tile) const {
-    return pins_[tile.block] ? !returns(tile.block) : next_issue_ > next_use_;
-  }
+  bool at_hand(const Tile& tile) const { return pins_[tile.block] ? !returns(tile.block) : next_issue_ > next_use_; }
   // The work enqueued on `queue` so far was the last of these tiles in this pass; one Event tells when it is done.
   void used(std::span<const Tile* const> tiles, Queue& queue);
 
@@ -103,8 +101,8 @@ class WeightStream {
   const WeightBlocks& blocks_;
   const Movement& movement_;
   const Holding& holding_;
-  std::array<Cycle, 4> cycles_;      // of decoding, of prompts; then of those that are large
-  std::vector<uint32_t> lent_;       // blocks
+  std::array<Cycle, 4> cycles_;          // of decoding, of prompts; then of those that are large
+  std::vector<uint32_t> lent_;           // blocks
   bool prompt_ = false, large_ = false;  // the kind of the current pass
   bool lent_is_here_ = false, takes_back_ = false;
   std::vector<tier::Pin> pins_;      // by block: what stays, and what is in use

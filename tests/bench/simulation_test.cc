@@ -188,7 +188,7 @@ TEST_CASE("simulation: the planner's choice is within 5 % of the best of all pla
     const auto total = [&](const plan::Plan& p) {
       auto simulation = Simulation::create(g, m, p);
       REQUIRE(simulation.ok());
-      const plan::Request typical = plan::typical_request(r.context, 0);
+      const plan::Request typical = plan::typical_request(r.context, 0, 0);
       const auto decode = (*simulation)->decode(typical.depth);
       const auto prompt = (*simulation)->prompt(typical.prompt);
       REQUIRE(decode.ok());

@@ -150,6 +150,12 @@ TEST_CASE("lent: the planner lends what decoding gains by, and steps need not be
   CHECK(large > made->movement.small_step);
   CHECK(plan::step_cost(g, machine, *made, large, 0).seconds() ==
         doctest::Approx(plan::step_cost(g, machine, without, large, 0).seconds()));
+  r.prompt = r.context;  // who knows that prompts are long gets steps for them
+  const auto known = plan::make_plan(g, machine, r);
+  REQUIRE(known.ok());
+  CHECK(known->workspace.tokens >= made->workspace.tokens);
+  CHECK(plan::prompt_seconds(g, machine, *known, r.prompt) <= plan::prompt_seconds(g, machine, *made, r.prompt));
+  r.prompt = 0;
   r.accelerators.front().budget = 256 * MiB;  // where all fits nothing is lent
   const auto roomy = plan::make_plan(g, machine, r);
   REQUIRE(roomy.ok());

@@ -73,7 +73,7 @@ uint64_t held(const plan::Holding& site) {
 }
 
 double seconds(const Graph& g, const Machine& m, const PlanRequest& r, const Plan& p) {
-  return plan::request_seconds(g, m, p, r.depth);
+  return plan::request_seconds(g, m, p, r.depth, r.prompt);
 }
 
 // What is lent fits the room that it is lent, is used when decoding, and stays nowhere else.

@@ -208,7 +208,7 @@ TEST_CASE("replan: under the budgets that it was made for a plan is no slower th
     if (!plan.ok() || plan->movement.sites.size() == 1) continue;
     const auto again = replan(g, machine(), r, *plan);
     REQUIRE(again.ok());
-    const auto seconds = [&](const Plan& p) { return plan::request_seconds(g, machine(), p, r.depth); };
+    const auto seconds = [&](const Plan& p) { return plan::request_seconds(g, machine(), p, r.depth, r.prompt); };
     CHECK(seconds(*again) <= seconds(*plan) * (1 + 1e-9));
   }
 }
