@@ -142,6 +142,7 @@ std::string plan_json(const PlanReport& plan) {
                {"kv_type", plan.kv_type},
                {"context", plan.context},
                {"batch", plan.batch},
+               {"short_prompt", plan.short_prompt},
                {"ram_budget", plan.ram_budget},
                {"memory", sizes(plan.memory, "name")},
                {"layers", std::move(layers)},

@@ -137,6 +137,7 @@ PlanReport report_plan(const Blueprint& b) {
   report.kv_type = plan.numerics.kv_type == KvType::f32 ? "F32" : "F16";
   report.context = plan.context;
   report.batch = plan.workspace.tokens;
+  report.short_prompt = plan.numerics.short_prompt;
   report.ram_budget = plan.host().budget;
   for (const plan::NamedBytes& item : plan.host().memory) report.memory.emplace_back(item.name, item.bytes);
   report.layers = report_layers(g, plan);

@@ -10,8 +10,6 @@
 namespace sluice::engine {
 namespace {
 
-constexpr size_t most_decoded = 16;  // tokens in one call; with more they are a prompt (core/batch.h)
-
 double seconds_since(uint64_t start) { return static_cast<double>(now_ns() - start) * 1e-9; }
 
 SamplerOptions sampler_options(const SamplingOptions& o, uint32_t context) {
@@ -87,7 +85,7 @@ template <class OnRows>
 Status SessionImpl::feed(std::span<const int32_t> tokens, const Wanted& wanted, OnRows on_rows) {
   SLUICE_RETURN_IF_ERROR(check_room(tokens.size()));
   const uint32_t before = length();
-  const bool prompt = tokens.size() > most_decoded;
+  const bool prompt = tokens.size() > runtime_.plan().numerics.short_prompt;
   Status status;
   for (size_t done = 0; done < tokens.size() && status.ok();) {
     const size_t first = wanted.first > done ? wanted.first - done : 0;

@@ -84,6 +84,7 @@ struct HelpReport {
 struct PlanReport {
   std::string model, numerics_hash, precision, kv_type;
   uint32_t context = 0, batch = 0;
+  uint32_t short_prompt = 0;  // prompts of at most so many tokens are computed where decoding is
   uint64_t ram_budget = 0;
   std::vector<std::pair<std::string, uint64_t>> memory;  // what the budget is given to
   std::vector<LayerReport> layers;

@@ -327,8 +327,7 @@ void find_bottleneck(const StepCost& cost, bool accelerator, Prediction& p) {
 
 // The ops of a pass where the plan has them.
 std::vector<OpCost> placed_ops(const Graph& g, const Machine& machine, const Plan& plan, const LinkLane& lane,
-                               uint32_t n_tokens, uint32_t depth) {
-  const bool prompt = n_tokens > decode_tokens;
+                               uint32_t n_tokens, uint32_t depth, bool prompt) {
   const Placement& placement = plan.numerics.placement(prompt);
   std::vector<std::vector<OpCost>> at;
   for (uint8_t site = 0; site < plan.numerics.sites.size(); ++site)
@@ -468,13 +467,24 @@ void add_disk(const Machine& machine, double bytes, StepCost& cost) {
 }
 
 StepCost step_cost(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens, uint32_t depth) {
+  return step_cost(graph, machine, plan, n_tokens, depth, n_tokens > decode_tokens);
+}
+
+StepCost step_cost(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens, uint32_t depth,
+                   bool prompt) {
   if (machine.device(plan.numerics.sites.front()) == nullptr) return {};
   const LinkLane lane = lane_of(machine, plan);
-  StepCost cost = pass_cost(placed_ops(graph, machine, plan, lane, n_tokens, depth), lane);
-  const bool prompt = n_tokens > decode_tokens;
+  StepCost cost = pass_cost(placed_ops(graph, machine, plan, lane, n_tokens, depth, prompt), lane);
   const Traffic moved = traffic(graph, plan, prompt, 0, plan.movement.is_large(n_tokens));
   add_disk(machine, static_cast<double>(moved.disk_bytes) + spilled_kv_bytes(plan, depth), cost);
   return cost;
+}
+
+uint32_t short_prompt(const Graph& graph, const Machine& machine, const Plan& plan) {
+  const auto seconds = [&](uint32_t n, bool prompt) { return step_cost(graph, machine, plan, n, 0, prompt).seconds(); };
+  uint32_t n = 1;
+  while (n < most_short_prompt && seconds(n + 1, false) <= seconds(n + 1, true)) ++n;
+  return n;
 }
 
 double prompt_seconds(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens) {
@@ -494,7 +504,7 @@ Prediction predict(const Graph& graph, const Machine& machine, const Plan& plan,
   p.compute_s = decode.compute_s;
   p.disk_s = decode.disk_s;
   find_bottleneck(decode, plan.numerics.sites.size() > 1, p);
-  for (const OpCost& op : placed_ops(graph, machine, plan, lane_of(machine, plan), 1, p.decode_depth))
+  for (const OpCost& op : placed_ops(graph, machine, plan, lane_of(machine, plan), 1, p.decode_depth, false))
     p.op_s.push_back(op.kernels_s + std::max(op.host_rows_s, op.device_rows_s) + op.hand_over_s);
 
   p.prefill_tokens = std::max(1u, std::min(plan.context / 2, 512u));

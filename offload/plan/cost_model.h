@@ -24,13 +24,18 @@ struct StepCost {
   double seconds() const;  // of all, run at once
 };
 
-// A step of n_tokens of one sequence at a depth of `depth` tokens already held. Steps of more than
-// decode_tokens are those of a prompt.
-inline constexpr uint32_t decode_tokens = 16;
+// A step of n_tokens of one sequence at a depth of `depth` tokens already held, of a prompt or of decoding; where that
+// is not said, those of more than decode_tokens are of a prompt.
+inline constexpr uint32_t decode_tokens = most_short_prompt;
+StepCost step_cost(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens, uint32_t depth,
+                   bool prompt);
 StepCost step_cost(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens, uint32_t depth);
 
 // Seconds that a prompt takes, in steps of what the plan's workspace holds.
 double prompt_seconds(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t n_tokens);
+
+// Up to how many tokens a prompt is computed sooner as decoding is, of most_short_prompt at most.
+uint32_t short_prompt(const Graph& graph, const Machine& machine, const Plan& plan);
 
 // Decode at a depth (0: half the context, at most 256), prefill of a prompt of up to 512 tokens.
 Prediction predict(const Graph& graph, const Machine& machine, const Plan& plan, uint32_t depth = 0);

@@ -142,6 +142,7 @@ std::string Numerics::hash() const {
     for (const uint8_t site : *list) text += " " + sites[site];
   }
   if (has_far_pages()) text += fmt::format(" | near {}", near_pages);
+  if (short_prompt != most_short_prompt) text += fmt::format(" | short {}", short_prompt);
   for (const Placement* placement : {&decode, &prompt})
     for (size_t op = 0; op < placement->splits.size(); ++op)
       if (const Split split = placement->splits[op]; split.row != 0)

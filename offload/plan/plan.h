@@ -50,6 +50,9 @@ inline constexpr uint32_t all_pages = UINT32_MAX;
 // of their sequence.
 double near_share(uint64_t near_tokens, uint32_t depth, uint32_t n_tokens);
 
+// Kernels for decoding are for so many tokens at most.
+inline constexpr uint32_t most_short_prompt = 16;
+
 struct Numerics {
   Compute compute = Compute::fast;
   KvType kv_type = KvType::f16;
@@ -60,8 +63,9 @@ struct Numerics {
   // host. When decoding the host attends to these meanwhile, and the accelerator merges what both have found; for
   // prompts they pass through the accelerator's memory, group by group.
   uint32_t near_pages = all_pages;
-  Placement decode, prompt;            // for steps that decode (or verify), and for those of a prompt
-  std::vector<std::string> libraries;  // by site: what else than our kernels computes there, with its version
+  Placement decode, prompt;                   // for steps that decode (or verify), and for those of a prompt
+  uint32_t short_prompt = most_short_prompt;  // prompts of at most so many tokens are computed as decoding is
+  std::vector<std::string> libraries;         // by site: what else than our kernels computes there, with its version
   const Placement& placement(bool is_prompt) const { return is_prompt ? prompt : decode; }
   bool has_far_pages() const { return near_pages != all_pages; }
   uint64_t near_tokens() const { return uint64_t{near_pages} * page_tokens; }

@@ -56,6 +56,7 @@ class Hybrid {
     if (!best_) {
       SLUICE_ASSIGN_OR_RETURN(best_, sparing(shortage));
     }
+    best_->numerics.short_prompt = short_prompt(g_, machine_, *best_);
     best_->prediction = predict(g_, machine_, *best_, r_.depth);
     return std::move(*best_);
   }

@@ -371,6 +371,35 @@ TEST_CASE("hybrid planner: KV that does not fit beside the weights is parted, wh
   CHECK(plan::step_cost(g, usual_machine(), *p, 1, 16000).host_s > 0);
 }
 
+TEST_CASE("hybrid planner: short prompts are computed as decoding is up to where that is no longer faster") {
+  const TinyModel model = make_tiny(small(6));
+  const Graph& g = model.graph;
+  Random random(41);
+  std::vector<uint32_t> lengths;
+  for (int i = 0; i < 30; ++i) {
+    Machine machine = random_machine(random);
+    machine.devices[0].matmul_gflops[DType::f32] *= random.between(0.01, 1);
+    const auto p = make_plan(g, machine, request_of(4 * MiB + random.upto(16 * MiB)));
+    if (!p.ok() || p->movement.sites.size() == 1) continue;
+    const auto seconds = [&](uint32_t n, bool prompt) {
+      return plan::step_cost(g, machine, *p, n, 0, prompt).seconds();
+    };
+    const uint32_t most = p->numerics.short_prompt;
+    REQUIRE(most >= 1);
+    REQUIRE(most <= plan::most_short_prompt);
+    if (most > 1) CHECK(seconds(most, false) <= seconds(most, true));
+    if (most < plan::most_short_prompt) CHECK(seconds(most + 1, true) < seconds(most + 1, false));
+    if (p->numerics.decode == p->numerics.prompt) CHECK(most == plan::most_short_prompt);
+    lengths.push_back(most);
+  }
+  std::sort(lengths.begin(), lengths.end());
+  CHECK(lengths.front() < lengths.back());
+  Plan other = *make_plan(g, usual_machine(), request_of(12 * MiB));
+  const std::string hash = other.numerics.hash();
+  other.numerics.short_prompt = other.numerics.short_prompt == 3 ? 4 : 3;
+  CHECK(other.numerics.hash() != hash);
+}
+
 // --- places that the user chose
 
 TEST_CASE("hybrid planner: places that were chosen are kept, with their weights") {
