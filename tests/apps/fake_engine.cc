@@ -195,6 +195,7 @@ PlanReport fake_plan(const EngineOptions& o) {
   plan.kv_type = o.load == Load::direct ? "direct" : o.load == Load::buffered ? "buffered" : "auto";
   plan.context = o.context;
   plan.batch = o.batch;
+  plan.short_prompt = 11;
   plan.ram_budget = o.ram;
   plan.memory = {{"threads", o.threads}, {"deterministic", o.deterministic}, {"logit_rows", o.logit_rows}};
   if (o.vram != EngineOptions::automatic) plan.memory.emplace_back("vram", o.vram);

@@ -113,10 +113,11 @@ class Plan(command.Case):
         self.assertEqual((done.returncode, done.err), (0, ""))
         plan = json.loads(done.out)
         self.assertEqual(set(plan), {"model", "numerics_hash", "precision", "kv_type", "context", "batch",
-                                     "ram_budget", "memory", "layers", "resident_bytes", "disk_bytes_per_token",
+                                     "short_prompt", "ram_budget", "memory", "layers", "resident_bytes", "disk_bytes_per_token",
                                      "kv_bytes", "kv_spill_bytes", "decode_tok_s", "prefill_tok_s",
                                      "prefill_tokens", "prefill", "bottleneck", "bottleneck_share",
                                      "hand_overs_per_token", "tiers", "helps", "machine"})
+        self.assertEqual(plan["short_prompt"], 11)
         self.assertIsNone(plan["prefill_tok_s"])  # infinite
         self.assertEqual(plan["layers"][3], {"name": "3", "tensors": [
             {"tensor": "blk.3.attn_q.weight", "type": "Q4_1", "device": "cpu", "bytes_resident": 0,
@@ -128,6 +129,9 @@ class Plan(command.Case):
         self.assertEqual([(t["name"], t["memory"]) for t in plan["tiers"]],
                          [("cpu", "ram"), ("gpu 0", "vram"), ("disk", "disk")])
         self.assertEqual(plan["tiers"][1]["link_bytes_per_token"], 1 << 20)
+        self.assertEqual((plan["tiers"][1]["lent_bytes"], plan["tiers"][1]["small_step"]), (300 << 20, 128))
+        self.assertIn("for steps of more than 128 tokens the workspace has room for 300.0 MiB of weights",
+                      self.call("plan", "-m", "gpu").out)
         self.assertEqual(plan["prefill"], [{"n": 64, "tok_s": 640.0}, {"n": 512, "tok_s": 5120.0}])
         self.assertEqual(plan["helps"], [{"what": "8 GiB more VRAM", "decode_tok_s": 42.5}])
         self.assertNotIn("split", plan["layers"][2]["tensors"][1])
