@@ -28,8 +28,9 @@ class Accelerator {
     uint64_t shared_bytes = 0;  // of host memory that it reaches
     Trace* trace = nullptr;
   };
-  // `graph` and `plan` outlive it. over_budget where others have taken the memory meanwhile.
   static constexpr uint16_t n_tiers = 3;
+
+  // `graph` and `plan` outlive it. over_budget where others have taken the memory meanwhile.
   static Result<std::unique_ptr<Accelerator>> open(const Graph& graph, const plan::Plan& plan, const Options& options);
 
   void add_tiers(tier::TierManager& tiers);

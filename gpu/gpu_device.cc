@@ -7,8 +7,8 @@
 
 #include "core/error.h"
 #include "gpu/cuda_error.h"
-#include "gpu/dense_product.h"
 #include "gpu/driver.h"
+#include "gpu/kernel_context.h"
 
 namespace sluice::gpu {
 namespace {
@@ -42,9 +42,7 @@ Status GpuDevice::start() {
   cudaDeviceProp properties{};
   SLUICE_RETURN_IF_ERROR(to_status(cudaGetDeviceProperties(&properties, options_.device), "asking for its properties"));
   model_ = properties.name;
-  context_.n_sms = static_cast<uint32_t>(properties.multiProcessorCount);
-  context_.transfers = properties.major >= 9;
-  context_.dense = dense_product(options_.device);
+  context_ = kernel_context(options_.device, properties);
   if (options_.scratch != nullptr) {
     context_.scratch = options_.scratch->base();
     context_.scratch_bytes = options_.scratch->capacity();

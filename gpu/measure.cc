@@ -13,6 +13,7 @@
 #include "gpu/dense_product.h"
 #include "gpu/driver.h"
 #include "gpu/gpu_memory.h"
+#include "gpu/kernel_context.h"
 #include "gpu/kernels/kernels.h"
 #include "gpu/kernels/rates.h"
 
@@ -53,9 +54,7 @@ class Measurement {
     SLUICE_RETURN_IF_ERROR(to_status(cudaSetDevice(device_), "choosing the device"));
     cudaDeviceProp properties{};
     SLUICE_RETURN_IF_ERROR(to_status(cudaGetDeviceProperties(&properties, device_), "asking for its properties"));
-    context_.n_sms = static_cast<uint32_t>(properties.multiProcessorCount);
-    context_.transfers = properties.major >= 9;
-    context_.dense = dense_product(device_);
+    context_ = kernel_context(device_, properties);
     rates_.device.id = rates_.memory.id = "gpu " + std::to_string(device_);
     rates_.device.detail = fmt::format("{}, {} SMs, {}", properties.name, context_.n_sms, dense_product_name(device_));
     rates_.memory.capacity = properties.totalGlobalMem;

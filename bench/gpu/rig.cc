@@ -10,6 +10,7 @@
 #include "gpu/cuda_error.h"
 #include "gpu/dense_product.h"
 #include "gpu/driver.h"
+#include "gpu/kernel_context.h"
 #include "gpu/kernels/rates.h"
 
 namespace sluice::bench {
@@ -30,9 +31,7 @@ Status Rig::start(int device) {
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  context_.n_sms = static_cast<uint32_t>(properties.multiProcessorCount);
-  context_.transfers = properties.major >= 9;
-  context_.dense = gpu::dense_product(device);
+  context_ = gpu::kernel_context(device, properties);
   card_ = fmt::format("{}, {} SMs, driver for CUDA {}.{}, runtime {}.{}, {}", properties.name, context_.n_sms,
                       driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10,
                       gpu::dense_product_name(device));

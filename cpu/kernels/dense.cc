@@ -50,7 +50,7 @@ void pack_columns(const float* x, uint32_t cols, uint32_t n, uint32_t c, uint16_
 
 #ifdef SLUICE_ISA_avx512
 // A table of 16 values for each sub-block, rounded once, and a look-up for each weight instead of an operation for each
-// step: a third of the time, with the bits of dequantize().
+// step: three fourths of the time, with the bits of dequantize().
 typedef uint16_t Words __attribute__((vector_size(64)));
 static_assert(sizeof(Words) == 2 * sizeof(Halves));
 

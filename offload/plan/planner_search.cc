@@ -83,10 +83,10 @@ void Search::tabulate(const Machine& machine) {
     decode_[site] = op_costs(g_, machine, shell_, site, 1, typical_.depth);
     prompt_[site] = op_costs(g_, machine, shell_, site, prompt_step_, middle);
   }
+  Plan shell = shell_;
+  shell.numerics.decode.op_site.front() = accelerator_site;  // so that both sites compute
   for (const bool far : {false, true}) {
-    Plan shell = shell_;
     shell.workspace.far_pages = far;
-    shell.numerics.decode.op_site.front() = accelerator_site;  // so that both sites compute
     for (const uint8_t site : {host_site, accelerator_site}) workspace_[far][site] = workspace_bytes(g_, shell, site);
     lent_[far] = lent_bytes(g_, shell, accelerator_site);
     tables_[far] = table_bytes(g_, shell);

@@ -98,8 +98,8 @@ Status WeightStream::begin_pass(bool prompt, bool large) {
 }
 
 void WeightStream::lend() {
-  for (const uint32_t index : lent_)
-    if (lent_is_here_) drop(index, lent_tier_);
+  if (!lent_is_here_) return;
+  for (const uint32_t index : lent_) drop(index, lent_tier_);
   lent_is_here_ = false;
 }
 

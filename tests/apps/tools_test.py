@@ -113,8 +113,8 @@ class Plan(command.Case):
         self.assertEqual((done.returncode, done.err), (0, ""))
         plan = json.loads(done.out)
         self.assertEqual(set(plan), {"model", "numerics_hash", "precision", "kv_type", "context", "batch",
-                                     "short_prompt", "ram_budget", "memory", "layers", "resident_bytes", "disk_bytes_per_token",
-                                     "kv_bytes", "kv_spill_bytes", "decode_tok_s", "prefill_tok_s",
+                                     "short_prompt", "ram_budget", "memory", "layers", "resident_bytes",
+                                     "disk_bytes_per_token", "kv_bytes", "kv_spill_bytes", "decode_tok_s", "prefill_tok_s",
                                      "prefill_tokens", "prefill", "bottleneck", "bottleneck_share",
                                      "hand_overs_per_token", "tiers", "helps", "machine"})
         self.assertEqual(plan["short_prompt"], 11)
