@@ -162,10 +162,11 @@ void add_memory_flags(CLI::App& command, EngineOptions& options) {
                    "auto|direct|buffered", "How files are read; auto: buffered what is in the page cache");
   add_choice<Precision>(command, "--compute", options.precision, {{"fast", Precision::fast}, {"f32", Precision::f32}},
                         "fast|f32", "f32: weights dequantized, F32 activations and KV; the reference");
-  add_choice<Prompts>(command, "--prompts", options.prompts,
-                      {{"auto", Prompts::automatic}, {"int8", Prompts::int8}, {"bf16", Prompts::bf16}},
-                      "auto|int8|bf16",
-                      "How the CPU multiplies prompts; bf16: by oneDNN, as auto does on CPUs with AMX");
+  add_choice<Prompts>(
+      command, "--prompts", options.prompts,
+      {{"auto", Prompts::automatic}, {"int8", Prompts::int8}, {"bf16", Prompts::bf16}, {"wide8", Prompts::wide8}},
+      "auto|int8|bf16|wide8",
+      "How the CPU multiplies prompts; bf16: by oneDNN; wide8: 8 bits by 256, as auto on CPUs with AMX");
   command.add_flag("--deterministic", options.deterministic, "Forbid decisions that depend on what is in memory");
   add_path(command, "--spill-dir", options.spill_directory, "Where KV that does not fit goes; $TMPDIR or /tmp");
   add_path(command, "--machine", options.machine_file, "Rates of this machine; measured once and kept");

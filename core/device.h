@@ -29,7 +29,7 @@ class Device {
   virtual ActFormat act_format(DType weights, Compute compute, bool prompt) const = 0;
 
   // Bytes from one row of `cols` activations to the next in that form: 4 * cols for f32, since plain rows
-  // are contiguous and used as they are; a multiple of 64 for q8; 2 * cols for bf16, of which groups are packed.
+  // are contiguous and used as they are; a multiple of 64 for q8; of those in groups an act_group-th of a group.
   virtual uint64_t act_row_bytes(ActFormat format, uint32_t cols) const = 0;
 };
 

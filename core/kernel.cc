@@ -5,12 +5,13 @@
 namespace sluice {
 namespace {
 
-// A q8 row costs a byte for each value and three words for each 32.
+// A q8 row costs a byte for each value and three words for each 32, one of wide8 a byte and a word for each 256.
 uint64_t act_bytes(ActFormat format, uint64_t values) {
   switch (format) {
     case ActFormat::f32: return values * 4;
     case ActFormat::q8: return values + values / 32 * 12;
     case ActFormat::bf16: return values * 2;
+    case ActFormat::wide8: return values + values / 64;
   }
   return 0;
 }

@@ -27,8 +27,10 @@ enum class ActFormat : uint8_t {
   // Of prompts, on devices that multiply them so. Tokens lie in groups of act_group, the last one as large as the
   // others, and are packed in the device's own way: a product of them is not cut by tokens.
   bf16,
+  wide8,  // 8-bit values in blocks of 256 with a scale each
 };
 inline constexpr uint32_t act_group = 64;
+inline bool in_groups(ActFormat format) { return format == ActFormat::bf16 || format == ActFormat::wide8; }
 
 enum class KvType : uint8_t { f16, f32 };
 inline uint64_t kv_bytes(KvType type) { return type == KvType::f16 ? 2 : 4; }
@@ -54,8 +56,8 @@ struct RmsNormCall {
 };
 
 // Activations into the form that a product wants; `out` has n_rows rows of act_row_bytes(format, cols).
-// q8: each block of 32 is scaled by max|x|/127 and rounded to nearest. bf16: rounded to nearest, ties to even; `out`
-// has n_rows rounded up to act_group. Not needed for ActFormat::f32.
+// q8: each block of 32, wide8: of 256, is scaled by max|x|/127 and rounded to nearest. bf16: rounded to nearest, ties
+// to even. Of those that lie in groups `out` has n_rows rounded up to act_group. Not needed for ActFormat::f32.
 struct QuantizeCall {
   const float* x;
   ActFormat format;

@@ -33,24 +33,38 @@ Result<std::unique_ptr<CpuDevice>> CpuDevice::create(const CpuOptions& options) 
 }
 
 Status CpuDevice::make_dense(const CpuOptions& options) {
-  const bool asked = options.prompts == Prompts::bf16;
-  if (!asked && (options.prompts == Prompts::int8 || !has_amx_bf16())) return {};
-  auto made = DenseProduct::create(kernels(options.isa), n_threads_);
-  if (!made.ok()) return asked ? made.status() : Status();
-  if (asked || (*made)->has_matrix_units()) dense_ = std::move(*made);
-  return {};
+  const KernelTable& table = kernels(options.isa);
+  const auto make = [&](const std::vector<TileMaker>& makers) -> Status {
+    SLUICE_ASSIGN_OR_RETURN(dense_, DenseProduct::create(table, n_threads_, makers));
+    return {};
+  };
+  switch (options.prompts) {
+    case Prompts::int8: return {};
+    case Prompts::bf16: return make({bf16_tiles()});
+    case Prompts::wide8: return make({wide8_tiles(table)});
+    case Prompts::automatic: break;
+  }
+  if (!may_use_amx_int8()) return {};
+  const Status both = make({wide8_tiles(table), bf16_tiles()});
+  const bool no_library = both.code() == Code::unavailable || both.code() == Code::unsupported;
+  return no_library ? make({wide8_tiles(table)}) : both;
 }
 
+// Activations by blocks of 256 are for weights that have such blocks: those of other types would be further from exact
+// than with any other engine (tests/engine/real_models_test.cc).
 ActFormat CpuDevice::act_format(DType weights, Compute compute, bool prompt) const {
-  const bool quantized = info(weights).block_elements > 1;
-  if (!quantized || compute != Compute::fast) return ActFormat::f32;
-  return prompt && dense_ != nullptr ? ActFormat::bf16 : ActFormat::q8;
+  const uint32_t block = info(weights).block_elements;
+  if (block == 1 || compute != Compute::fast) return ActFormat::f32;
+  if (!prompt || dense_ == nullptr) return ActFormat::q8;
+  if (block == wide_block && dense_->serves(ActFormat::wide8)) return ActFormat::wide8;
+  return dense_->serves(ActFormat::bf16) ? ActFormat::bf16 : ActFormat::q8;
 }
 
 uint64_t CpuDevice::act_row_bytes(ActFormat format, uint32_t cols) const {
   switch (format) {
     case ActFormat::q8: return q8_row_bytes(cols);
-    case ActFormat::bf16: return uint64_t{cols} * 2;
+    case ActFormat::bf16:
+    case ActFormat::wide8: return group_bytes(format, cols) / act_group;
     case ActFormat::f32: break;
   }
   return align_up(uint64_t{cols} * sizeof(float), 64);

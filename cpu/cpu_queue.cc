@@ -31,7 +31,7 @@ constexpr uint32_t ahead_tokens = 8;
 bool is_small(const Cost& c) { return c.bytes < solo_bytes && c.flops < solo_flops; }
 
 // Whether it is DenseProduct's.
-bool is_dense(const MatmulCall& product) { return product.x_format == ActFormat::bf16; }
+bool is_dense(const MatmulCall& product) { return in_groups(product.x_format); }
 
 void run_piece(const KernelTable& kernels, DenseProduct* dense, const KernelCall& call, Share piece, uint32_t thread) {
   const auto* product = std::get_if<MatmulCall>(&call);
@@ -100,7 +100,8 @@ Stretch outputs(const MatmulCall& c) { return {c.out, c.out + uint64_t{c.n_token
 uint64_t x_bytes(const MatmulCall& c) {
   switch (c.x_format) {
     case ActFormat::q8: return c.n_tokens * q8_row_bytes(c.cols);
-    case ActFormat::bf16: return bf16_bytes(c.n_tokens, c.cols);
+    case ActFormat::bf16:
+    case ActFormat::wide8: return groups_bytes(c.x_format, c.n_tokens, c.cols);
     case ActFormat::f32: break;
   }
   return c.n_tokens * c.cols * 4ull;
@@ -191,7 +192,7 @@ void CpuQueue::wait(const Event& event) {
 void CpuQueue::launch(const KernelCall& call) {
   if (const auto* product = std::get_if<MatmulCall>(&call); product != nullptr && is_dense(*product)) {
     SLUICE_CHECK(options_.dense != nullptr);
-    if (Status status = options_.dense->prepare(product->cols); !status.ok()) return fail(status);
+    if (Status status = options_.dense->prepare(product->x_format, product->cols); !status.ok()) return fail(status);
   }
   Command& c = next_slot();
   c.kind = Kind::call;

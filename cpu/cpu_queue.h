@@ -31,7 +31,7 @@ inline constexpr size_t n_kernels = std::variant_size_v<KernelCall>;
 
 struct CpuQueueOptions {
   const KernelTable* kernels = nullptr;
-  DenseProduct* dense = nullptr;  // for products of bf16, made for as many threads; null: there are none. Outlives it
+  DenseProduct* dense = nullptr;  // for activations in groups, made for as many threads; null: none. Outlives it
   TeamOptions team;
   Trace* trace = nullptr;         // gets a span on lane "cpu" for each call; outlives the queue
   uint32_t ring_commands = 1024;  // a power of two

@@ -8,14 +8,16 @@ namespace sluice::cpu {
 namespace {
 
 constexpr uint32_t pass_tokens = 512;  // that share the dequantizing of a panel
-constexpr uint32_t tile_values = TileProduct::rows * act_group;
+constexpr uint32_t tile_values = act_group * act_group;
 
 }  // namespace
 
+static_assert(TileProduct::most_cols % wide_block == 0 && pass_tokens % act_group == 0);
+
 // Of one thread.
 struct DenseProduct::Scratch {
-  alignas(4096) uint16_t panel[panel_rows * TileProduct::most_cols];
-  alignas(64) float sums[panel_rows * pass_tokens];  // tiles: by group of tokens, by unit of rows
+  alignas(4096) std::byte panel[panel_rows * TileProduct::most_cols * 2];  // of the widest form, bf16
+  alignas(64) float sums[panel_rows * pass_tokens];                        // tiles: by group of tokens, by unit of rows
   alignas(64) std::byte library[TileProduct::scratch_bytes];
 };
 
@@ -31,55 +33,73 @@ struct DenseProduct::Part {
 uint64_t DenseProduct::scratch_bytes(uint32_t n_threads) { return n_threads * sizeof(Scratch); }
 
 Result<std::unique_ptr<DenseProduct>> DenseProduct::create(const KernelTable& kernels, uint32_t n_threads,
-                                                           const TileMaker& make) {
+                                                           const std::vector<TileMaker>& makers) {
   std::unique_ptr<DenseProduct> product(new DenseProduct(kernels));
   SLUICE_ASSIGN_OR_RETURN(product->memory_, HostMemory::create(scratch_bytes(n_threads)));
-  SLUICE_ASSIGN_OR_RETURN(product->tiles_, make(n_threads, product->scratch(0).library, sizeof(Scratch)));
+  for (const TileMaker& make : makers) {
+    SLUICE_ASSIGN_OR_RETURN(auto tiles, make(n_threads, product->scratch(0).library, sizeof(Scratch)));
+    product->tiles_.push_back(std::move(tiles));
+  }
   return product;
+}
+
+TileProduct* DenseProduct::find(ActFormat format) const {
+  for (const auto& tiles : tiles_)
+    if (tiles->format() == format) return tiles.get();
+  return nullptr;
+}
+
+std::string DenseProduct::name() const {
+  std::string all;
+  for (const auto& tiles : tiles_) all += (all.empty() ? "" : ", ") + tiles->name();
+  return all;
 }
 
 DenseProduct::Scratch& DenseProduct::scratch(uint32_t thread) const {
   return reinterpret_cast<Scratch*>(memory_->base())[thread];
 }
 
-Status DenseProduct::prepare(uint32_t cols) {
-  SLUICE_RETURN_IF_ERROR(tiles_->prepare(std::min(cols, TileProduct::most_cols)));
+Status DenseProduct::prepare(ActFormat format, uint32_t cols) {
+  TileProduct* const tiles = find(format);
+  SLUICE_CHECK(tiles != nullptr);
+  SLUICE_RETURN_IF_ERROR(tiles->prepare(std::min(cols, TileProduct::most_cols)));
   const uint32_t rest = cols % TileProduct::most_cols;
-  return rest == 0 ? Status() : tiles_->prepare(rest);
+  return rest == 0 ? Status() : tiles->prepare(rest);
 }
 
 void DenseProduct::multiply(const MatmulCall& call, Share share, uint32_t thread) {
+  TileProduct& tiles = *find(call.x_format);
   const Range rows = range_of(call.rows, share, row_unit);
   for (uint32_t token = 0; token < call.n_tokens; token += pass_tokens)
     for (uint32_t row = rows.begin; row < rows.end; row += panel_rows)
-      multiply_panel(call,
+      multiply_panel(tiles, call,
                      {row, std::min(panel_rows, rows.end - row), token, std::min(pass_tokens, call.n_tokens - token)},
                      thread);
 }
 
-void DenseProduct::multiply_panel(const MatmulCall& call, const Part& part, uint32_t thread) {
+void DenseProduct::multiply_panel(TileProduct& tiles, const MatmulCall& call, const Part& part, uint32_t thread) {
   for (uint32_t col = 0; col < call.cols; col += TileProduct::most_cols) {
     if (failed_.load(std::memory_order_relaxed)) return;
-    if (!add_columns(call, part, col, thread)) failed_.store(true, std::memory_order_relaxed);
+    if (!add_columns(tiles, call, part, col, thread)) failed_.store(true, std::memory_order_relaxed);
   }
   store(call, part, thread);
 }
 
 // Rows of the last tile that are not of the part hold what was there before: their sums are not stored.
-bool DenseProduct::add_columns(const MatmulCall& call, const Part& part, uint32_t first_col, uint32_t thread) {
+bool DenseProduct::add_columns(TileProduct& tiles, const MatmulCall& call, const Part& part, uint32_t first_col,
+                               uint32_t thread) {
   Scratch& s = scratch(thread);
   const uint32_t cols = std::min(TileProduct::most_cols, call.cols - first_col);
   const uint64_t row_size = row_bytes(call.dtype, call.cols);
   const std::byte* from = call.weights + part.row * row_size + row_bytes(call.dtype, first_col);
-  kernels_.dequantize_panel({from, call.dtype, row_size, part.n_rows, cols, s.panel});
-  const auto* x = reinterpret_cast<const uint16_t*>(call.x);
-  for (uint32_t group = 0; group < part.n_groups(); ++group) {
-    const uint64_t token = part.token + uint64_t{group} * act_group;
-    const uint16_t* b = x + token * call.cols + uint64_t{first_col} * act_group;
+  const ActFormat format = call.x_format;
+  kernels_.pack_panel({from, call.dtype, row_size, part.n_rows, cols, format, s.panel});
+  const uint64_t unit_bytes = group_bytes(format, cols), x_bytes = group_bytes(format, call.cols);
+  const std::byte* x = call.x + part.token / act_group * x_bytes + group_bytes(format, first_col);
+  for (uint32_t group = 0; group < part.n_groups(); ++group, x += x_bytes) {
     for (uint32_t unit = 0; unit < part.n_units(); ++unit) {
-      const TileCall tile{s.panel + uint64_t{unit} * row_unit * cols, b, s.sums + part.sums_at(group, unit), cols,
-                          first_col != 0};
-      if (!tiles_->multiply(tile, thread)) return false;
+      const TileCall tile{s.panel + unit * unit_bytes, x, s.sums + part.sums_at(group, unit), cols, first_col != 0};
+      if (!tiles.multiply(tile, thread)) return false;
     }
   }
   return true;

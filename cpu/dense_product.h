@@ -1,20 +1,22 @@
-// DenseProduct: products of quantized weights with the bf16 activations of prompts, on matrix units where there are.
+// DenseProduct: products of quantized weights with the activations of prompts in groups, on matrix units where there
+// are.
 //
-// A weight of a prompt is used for hundreds of tokens, so that it pays to dequantize it. A thread takes a panel of rows
-// and columns, dequantizes it to bf16 in scratch that stays in its cache, multiplies it with one group of tokens after
-// the other (cpu/tile_product.h), and goes on to the next columns; in the end the sums are turned and stored.
+// A weight of a prompt is used for hundreds of tokens, so that it pays to unpack it. A thread takes a panel of rows
+// and columns, packs it as bf16 or 8-bit integers into scratch that stays in its cache, multiplies it with one group of
+// tokens after the other (cpu/tile_product.h), and goes on to the next columns; in the end the sums are turned and
+// stored.
 //
-// Bytes: the weights once for 512 tokens; the activations once for each 128 rows, from the last cache. A weight is
-// dequantized in f32 and rounded to bf16, at some 0.1 to 0.3 ns.
+// Bytes: the weights once for 512 tokens; the activations once for each 128 rows, from the last cache. A weight becomes
+// bf16 in some 0.1 to 0.3 ns, an integer in 0.02 (Q4_K) to 0.2.
 //
-// The bits of out[t][r]: those of the library for each 1024 columns, added in order. They depend on the row, the token,
-// cols, the library and the ISA alone.
+// The bits of out[t][r]: those of the tiles for each 1024 columns, added in order. They depend on the row, the token,
+// cols, and the tiles' kernel alone.
 #pragma once
 
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cpu/host_memory.h"
 #include "cpu/kernels/kernels.h"
@@ -24,29 +26,30 @@ namespace sluice::cpu {
 
 class DenseProduct {
  public:
-  // As make_tile_product(), which another function may stand in for; over_budget if there is no memory for the scratch.
-  // `kernels` outlives it.
-  using TileMaker = std::function<Result<std::unique_ptr<TileProduct>>(uint32_t, std::byte*, uint64_t)>;
+  // With tiles of each maker, which are of different formats. over_budget if there is no memory for the scratch; what a
+  // maker says. `kernels` outlives it.
   static Result<std::unique_ptr<DenseProduct>> create(const KernelTable& kernels, uint32_t n_threads,
-                                                      const TileMaker& make = make_tile_product);
+                                                      const std::vector<TileMaker>& makers);
 
   static uint64_t scratch_bytes(uint32_t n_threads);
 
   // Rows of a product are shared out in multiples of this.
-  static constexpr uint32_t row_unit = TileProduct::rows;
+  static constexpr uint32_t row_unit = act_group;
   // Of which a share should have as many, where there are enough: the activations are read once for each such panel.
   static constexpr uint32_t panel_rows = 2 * row_unit;
 
-  // Before products of such a width are run: by one thread at a time, beside multiply() of others.
-  Status prepare(uint32_t cols);
+  bool serves(ActFormat format) const { return find(format) != nullptr; }
 
-  // A share of a product of ActFormat::bf16 as a kernel does it (cpu/kernels/kernels.h), by thread `thread` of the
-  // team. After a failure nothing is computed any more, until the failure is taken.
+  // Before products of a format that it serves and of such a width are run: by one thread at a time, beside multiply()
+  // of others.
+  Status prepare(ActFormat format, uint32_t cols);
+
+  // A share of a product as a kernel does it (cpu/kernels/kernels.h), by thread `thread` of the team. After a failure
+  // nothing is computed any more, until the failure is taken.
   void multiply(const MatmulCall& call, Share share, uint32_t thread);
   Status take_failure();
 
-  const std::string& name() const { return tiles_->name(); }
-  bool has_matrix_units() const { return tiles_->has_matrix_units(); }
+  std::string name() const;  // of all tiles
 
  private:
   struct Part;
@@ -54,13 +57,14 @@ class DenseProduct {
 
   explicit DenseProduct(const KernelTable& kernels) : kernels_(kernels) {}
   Scratch& scratch(uint32_t thread) const;
-  void multiply_panel(const MatmulCall& call, const Part& part, uint32_t thread);
-  bool add_columns(const MatmulCall& call, const Part& part, uint32_t first_col, uint32_t thread);
+  TileProduct* find(ActFormat format) const;
+  void multiply_panel(TileProduct& tiles, const MatmulCall& call, const Part& part, uint32_t thread);
+  bool add_columns(TileProduct& tiles, const MatmulCall& call, const Part& part, uint32_t first_col, uint32_t thread);
   void store(const MatmulCall& call, const Part& part, uint32_t thread) const;
 
   const KernelTable& kernels_;
   std::unique_ptr<HostMemory> memory_;
-  std::unique_ptr<TileProduct> tiles_;
+  std::vector<std::unique_ptr<TileProduct>> tiles_;  // which share the library's scratch
   std::atomic<bool> failed_{false};
 };
 

@@ -1,6 +1,8 @@
 #include "cpu/isa.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "core/error.h"
 
@@ -35,6 +37,18 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vnni");
 }
 
+bool has_amx_int8() {
+  constexpr unsigned amx_tile = 1u << 24, amx_int8 = 1u << 25;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & amx_tile) != 0 && (d & amx_int8) != 0;
+}
+
+// For all threads of the process (Linux, Documentation/arch/x86/xstate.rst).
+bool ask_for_tiles() {
+  constexpr long arch_req_xcomp_perm = 0x1023, xfeature_xtiledata = 18;
+  return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtiledata) == 0;
+}
+
 }  // namespace
 
 bool supported(Isa isa) {
@@ -56,10 +70,9 @@ const KernelTable& kernels(Isa isa) {
   return scalar::table();
 }
 
-bool has_amx_bf16() {
-  constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & amx_bf16) != 0 && (d & amx_tile) != 0;
+bool may_use_amx_int8() {
+  static const bool may = supported(Isa::avx512) && has_amx_int8() && ask_for_tiles();
+  return may;
 }
 
 Isa best_isa() {

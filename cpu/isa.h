@@ -17,7 +17,11 @@ const KernelTable& kernels(Isa isa);
 // The widest one that is supported.
 Isa best_isa();
 
-// Whether the processor has AMX with bf16. That the operating system lets programs use it is another matter.
-bool has_amx_bf16();
+// Whether there is AMX with 8-bit integers, and Linux lets this process use it, which is asked for the first time.
+bool may_use_amx_int8();
+
+namespace amx {
+void multiply_wide8(const TileCall& call);  // where there is; as KernelTable::multiply_wide8
+}
 
 }  // namespace sluice::cpu

@@ -33,6 +33,7 @@ cpu::Prompts prompts_of(const EngineOptions& o, const Graph& g) {
     case Prompts::automatic: return of_use ? cpu::Prompts::automatic : cpu::Prompts::int8;
     case Prompts::int8: return cpu::Prompts::int8;
     case Prompts::bf16: return cpu::Prompts::bf16;
+    case Prompts::wide8: return cpu::Prompts::wide8;
   }
   return cpu::Prompts::automatic;
 }
@@ -49,8 +50,9 @@ Status fill_in(EngineOptions& o, const Model& model) {
         fmt::format("a context of {} tokens is more than the {} that the model was trained for; expect nonsense "
                     "beyond, or use -c {}",
                     o.context, model.graph.context_length, model.graph.context_length));
-  if (o.prompts == Prompts::bf16 && o.precision == Precision::f32)
-    return error(Code::invalid_argument, "prompts in bf16 and everything in F32 exclude one another");
+  if ((o.prompts == Prompts::bf16 || o.prompts == Prompts::wide8) && o.precision == Precision::f32)
+    return error(Code::invalid_argument, "prompts in {} and everything in F32 exclude one another",
+                 o.prompts == Prompts::bf16 ? "bf16" : "wide8");
   if (o.sessions == 0 || o.logit_rows == 0)
     return error(Code::invalid_argument, "sessions and logit_rows are at least 1");
   if (o.ram == 0) o.ram = affordable_ram(available_memory());
@@ -115,7 +117,7 @@ Result<GpuChoice> look_at_this_machine(Blueprint& b, Compute compute) {
   SLUICE_ASSIGN_OR_RETURN(auto device, cpu::CpuDevice::create(b.cpu));
   b.cpu.n_threads = device->n_threads();
   b.cpu_library = device->library();
-  b.cpu.prompts = b.cpu_library.empty() ? cpu::Prompts::int8 : cpu::Prompts::bf16;
+  if (b.cpu_library.empty()) b.cpu.prompts = cpu::Prompts::int8;
   MachineRequest request;
   request.machine_file = b.options.machine_file;
   request.path = b.model.files.front();

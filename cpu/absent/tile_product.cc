@@ -3,8 +3,10 @@
 
 namespace sluice::cpu {
 
-Result<std::unique_ptr<TileProduct>> make_tile_product(uint32_t, std::byte*, uint64_t) {
-  return Status(Code::unavailable, "this build has no oneDNN: install libdnnl-dev and configure again");
+TileMaker bf16_tiles() {
+  return [](uint32_t, std::byte*, uint64_t) -> Result<std::unique_ptr<TileProduct>> {
+    return Status(Code::unavailable, "this build has no oneDNN: install libdnnl-dev and configure again");
+  };
 }
 
 }  // namespace sluice::cpu

@@ -21,7 +21,8 @@ void copy_rows(const CopyRowsCall& call, Share share);
 void route(const RouteCall& call, Share share);
 void merge(const MergeCall& call, Share share);
 void best_logits(const BestLogitsCall& call, Share share);
-void dequantize_panel(const WeightPanel& panel);
+void pack_panel(const WeightPanel& panel);
+void multiply_wide8(const TileCall& call);
 void store_tile(const MatmulCall& call, const OutputTile& tile);
 
 }  // namespace sluice::cpu::SLUICE_ISA

@@ -1,4 +1,4 @@
-// What products of bf16 (cpu/dense_product.h) need of an instruction set.
+// What products in groups (cpu/dense_product.h) need of an instruction set; wide8.cc has the integers.
 //
 // bf16 is the upper half of a float: adding 0x7fff, and one more where the half that stays is odd, rounds to the
 // nearest, ties to even. All instruction sets do the same.
@@ -15,7 +15,6 @@ typedef uint32_t U __attribute__((vector_size(lanes * 4)));
 typedef uint16_t Halves __attribute__((vector_size(lanes * 2)));
 
 constexpr uint32_t chunk = 256;  // a multiple of every block
-constexpr uint32_t rows_ahead = 4;
 static_assert(act_group % lanes == 0);
 
 // In the low 16 bits of each lane. Rounding could make a zero of a NaN, which becomes another one instead.
@@ -120,15 +119,16 @@ void pack_bf16(const QuantizeCall& call, Share share) {
   }
 }
 
-void dequantize_panel(const WeightPanel& p) {
+void bf16_panel(const WeightPanel& p) {
   const uint64_t bytes = weight_bytes(p.dtype, p.cols);
-  for (uint32_t r = 0; r < p.rows; ++r) {
-    const std::byte* row = p.from + r * p.row_bytes;
-    if (r + rows_ahead < p.rows)
-      for (uint64_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + rows_ahead * p.row_bytes + b, 0, 2);
-    row_to_bf16(p.dtype, row, p.cols, p.out + uint64_t{r} * p.cols);
+  auto* out = reinterpret_cast<uint16_t*>(p.out);
+  for (uint32_t r = 0; r < p.rows; ++r, out += p.cols) {
+    fetch_row_ahead(p, r, bytes);
+    row_to_bf16(p.dtype, p.from + r * p.row_bytes, p.cols, out);
   }
 }
+
+void pack_panel(const WeightPanel& p) { p.format == ActFormat::wide8 ? wide8_panel(p) : bf16_panel(p); }
 
 void store_tile(const MatmulCall& call, const OutputTile& tile) {
   for (uint32_t r = 0; r < tile.n_rows; r += lanes)

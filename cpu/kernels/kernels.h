@@ -32,16 +32,50 @@ inline Range range_of(uint32_t n, Share share, uint32_t unit = 1) {
 // Rows of a product are shared out in multiples of this.
 inline constexpr uint32_t matmul_row_unit = 16;
 
-// --- parts of products of bf16, which cpu/dense_product.h puts together
+// --- parts of products of prompts, which cpu/dense_product.h puts together
+//
+// Both sides are packed in groups of act_group, rows of weights and tokens. A group of `cols` columns, a multiple of
+// 32:
+//   bf16: of weights row by row; of activations cols / 2 rows of act_group pairs, a pair being two columns of a token.
+//   wide8: for each block of wide_block columns, of which the last may have fewer, its steps of wide_step columns, the
+//     last one filled up with zeros, then a float scale for each row or token. A step is four pieces of 16 rows or
+//     tokens, 1 KiB each: of weights 64 bytes of each row, of activations sixteen times four bytes of each token.
+// Groups begin at multiples of 64 bytes.
+inline constexpr uint32_t wide_block = 256, wide_step = 64;
 
-// Some columns of some rows of quantized weights, to become `out`: rows x cols of bf16, each dequantized in f32 and
-// rounded to nearest. cols is a multiple of the type's block.
+inline uint64_t wide_block_bytes(uint32_t cols) { return align_up(cols, wide_step) * act_group + act_group * 4; }
+
+inline uint64_t group_bytes(ActFormat format, uint32_t cols) {
+  if (format == ActFormat::bf16) return uint64_t{cols} * act_group * 2;
+  const uint32_t rest = cols % wide_block;
+  return cols / wide_block * wide_block_bytes(wide_block) + (rest == 0 ? 0 : wide_block_bytes(rest));
+}
+
+// Of all tokens of a product, whole groups.
+inline uint64_t groups_bytes(ActFormat format, uint32_t n_tokens, uint32_t cols) {
+  return align_up(n_tokens, act_group) / act_group * group_bytes(format, cols);
+}
+
+// Some columns of some rows of quantized weights, to be packed. bf16: each dequantized in f32 and rounded to nearest.
+// wide8: dequantized in f32, and each block scaled by the largest that may be in it / 127 and rounded to nearest. cols
+// is a multiple of the type's block. Of the last group, rows that there are not keep what was there before.
 struct WeightPanel {
   const std::byte* from;  // the first of these columns in the first row
   DType dtype;
   uint64_t row_bytes;  // from one row to the next
   uint32_t rows, cols;
-  uint16_t* out;
+  ActFormat format;
+  std::byte* out;
+};
+
+// A tile: act_group rows of weights by act_group tokens. c[r][t] (+)= sum_k a[r][k] * b[k][t], summed in f32; wide8:
+// the sum over each block is exact, and is added, scaled, to those before by one fma.
+struct TileCall {
+  const std::byte* a;  // a group of weights
+  const std::byte* b;  // a group of activations, from some column on
+  float* c;            // act_group x act_group
+  uint32_t cols;       // a multiple of 32
+  bool accumulate;     // add to c instead of replacing it
 };
 
 // Outputs of a product from `row` and `token` on, row by row: that of row r and token t is values[r * act_group + t].
@@ -68,11 +102,12 @@ struct KernelTable {
   void (*route)(const RouteCall&, Share);
   void (*merge)(const MergeCall&, Share);
   void (*best_logits)(const BestLogitsCall&, Share);
-  void (*dequantize_panel)(const WeightPanel&);
+  void (*pack_panel)(const WeightPanel&);
+  void (*multiply_wide8)(const TileCall&);
   void (*store_tile)(const MatmulCall&, const OutputTile&);
 };
 
-// The kernel that serves a call, but for products of ActFormat::bf16.
+// The kernel that serves a call, but for products of activations in groups.
 inline void run(const KernelTable& table, const KernelCall& call, Share share) {
   struct Visitor {
     const KernelTable& t;
@@ -105,8 +140,5 @@ inline uint64_t q8_scales_offset(uint32_t cols) { return align_up(cols, 64); }
 inline uint64_t q8_sums_offset(uint32_t cols) { return q8_scales_offset(cols) + q8_part_bytes(cols); }
 inline uint64_t q8_totals_offset(uint32_t cols) { return q8_sums_offset(cols) + q8_part_bytes(cols); }
 inline uint64_t q8_row_bytes(uint32_t cols) { return q8_totals_offset(cols) + q8_part_bytes(cols); }
-
-// Of bf16 activations, whole groups.
-inline uint64_t bf16_bytes(uint32_t n_tokens, uint32_t cols) { return align_up(n_tokens, act_group) * cols * 2; }
 
 }  // namespace sluice::cpu

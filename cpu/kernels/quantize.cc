@@ -80,6 +80,7 @@ void quantize(const QuantizeCall& call, Share share) {
     return;
   }
   if (call.format == ActFormat::bf16) return pack_bf16(call, share);
+  if (call.format == ActFormat::wide8) return pack_wide8(call, share);
   const uint32_t blocks = call.cols / block;
   const Range range = range_of(call.n_rows * blocks, share, 16);
   for (uint32_t i = range.begin; i < range.end;) {

@@ -23,7 +23,8 @@ const KernelTable& table() {
       .route = route,
       .merge = merge,
       .best_logits = best_logits,
-      .dequantize_panel = dequantize_panel,
+      .pack_panel = pack_panel,
+      .multiply_wide8 = multiply_wide8,
       .store_tile = store_tile,
   };
   return kernels;

@@ -58,7 +58,7 @@ typename Matmul::primitive_desc describe(const dnnl::engine& engine, const memor
 }
 
 matmul::primitive_desc describe(const dnnl::engine& engine, uint32_t cols, bool accumulate) {
-  constexpr memory::dim rows = TileProduct::rows, tokens = act_group;
+  constexpr memory::dim rows = act_group, tokens = act_group;
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (accumulate) {
@@ -96,6 +96,8 @@ class OneDnn final : public TileProduct {
     name_ = fmt::format("oneDNN {}.{}.{} {}", v->major, v->minor, v->patch, kernel_);
     return {};
   }
+
+  ActFormat format() const override { return ActFormat::bf16; }
 
   Status prepare(uint32_t cols) override {
     SLUICE_CHECK(cols > 0 && cols <= most_cols && cols % unit == 0);
@@ -139,7 +141,6 @@ class OneDnn final : public TileProduct {
   }
 
   const std::string& name() const override { return name_; }
-  bool has_matrix_units() const override { return kernel_.find("amx") != std::string::npos; }
 
  private:
   static constexpr uint32_t unit = 32;
@@ -177,9 +178,7 @@ class OneDnn final : public TileProduct {
   std::array<std::unique_ptr<Width>, most_cols / unit> widths_;
 };
 
-}  // namespace
-
-Result<std::unique_ptr<TileProduct>> make_tile_product(uint32_t n_threads, std::byte* scratch, uint64_t stride) {
+Result<std::unique_ptr<TileProduct>> make(uint32_t n_threads, std::byte* scratch, uint64_t stride) {
   try {
     auto product = std::make_unique<OneDnn>(n_threads, scratch, stride);
     SLUICE_RETURN_IF_ERROR(product->start());
@@ -188,5 +187,9 @@ Result<std::unique_ptr<TileProduct>> make_tile_product(uint32_t n_threads, std::
     return error(Code::unavailable, "oneDNN does not start: {}", e.what());
   }
 }
+
+}  // namespace
+
+TileMaker bf16_tiles() { return make; }
 
 }  // namespace sluice::cpu

@@ -16,9 +16,10 @@ enum class Load : uint8_t { automatic, direct, buffered };
 // and computes in F32: the reference.
 enum class Precision : uint8_t { fast, f32 };
 
-// How the CPU multiplies prompts under Precision::fast, where weights are quantized: as 8-bit integers, as it decodes,
-// or as bf16 by oneDNN, where the build has it. `automatic`: bf16 where the processor has matrix units (AMX) for it.
-enum class Prompts : uint8_t { automatic, int8, bf16 };
+// How the CPU multiplies prompts under Precision::fast, where weights are quantized: as 8-bit integers, as it decodes
+// (int8) or with a scale for 256 columns instead of 32 (wide8), or as bf16 by oneDNN, where the build has it.
+// `automatic`: wide8 where the processor has matrix units (AMX) for it.
+enum class Prompts : uint8_t { automatic, int8, bf16, wide8 };
 
 struct EngineOptions {
   static constexpr uint64_t automatic = UINT64_MAX;

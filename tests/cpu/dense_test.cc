@@ -1,5 +1,5 @@
-// Products of bf16: the parts that each instruction set has, and DenseProduct on tiles made in plain C++ and, where
-// there is one, on the library's.
+// Products of activations in groups: the parts that each instruction set has, and DenseProduct on bf16 tiles made in
+// plain C++ and, where there is one, on the library's, and on tiles of wide8.
 #include "cpu/dense_product.h"
 
 #include <doctest/doctest.h>
@@ -42,9 +42,9 @@ size_t packed_at(uint32_t t, uint32_t c, uint32_t cols) {
 }
 
 struct Packed {
-  Packed(const float* x, uint32_t tokens, uint32_t cols)
-      : bytes(bf16_bytes(tokens, cols) + 64), data(reinterpret_cast<std::byte*>(align_up(address(), 64))) {
-    kernels(Isa::scalar).quantize({x, ActFormat::bf16, tokens, cols, data}, {});
+  Packed(const float* x, uint32_t tokens, uint32_t cols, ActFormat format)
+      : bytes(groups_bytes(format, tokens, cols) + 64), data(reinterpret_cast<std::byte*>(align_up(address(), 64))) {
+    kernels(Isa::scalar).quantize({x, format, tokens, cols, data}, {});
   }
   Packed(const Packed&) = delete;
   uint64_t address() const { return reinterpret_cast<uint64_t>(bytes.data()); }
@@ -55,30 +55,31 @@ struct Packed {
 // Tiles in plain C++; fails once `calls_left` is used up, and refuses `refused` columns.
 class PlainTiles : public TileProduct {
  public:
-  static DenseProduct::TileMaker maker(int calls_left = INT32_MAX, uint32_t refused = 0) {
+  static TileMaker maker(int calls_left = INT32_MAX, uint32_t refused = 0) {
     return [=](uint32_t, std::byte*, uint64_t) {
       return Result<std::unique_ptr<TileProduct>>(std::make_unique<PlainTiles>(calls_left, refused));
     };
   }
   PlainTiles(int calls_left, uint32_t refused) : calls_left_(calls_left), refused_(refused) {}
 
+  ActFormat format() const override { return ActFormat::bf16; }
   Status prepare(uint32_t cols) override {
     prepared_.at(cols / 32 - 1) = true;
     return cols == refused_ ? error(Code::unsupported, "no product of {} columns", cols) : Status();
   }
   bool multiply(const TileCall& call, uint32_t) override {
     if (!prepared_.at(call.cols / 32 - 1) || calls_left_.fetch_sub(1) <= 0) return false;
-    for (uint32_t r = 0; r < rows; ++r)
+    const auto *a = reinterpret_cast<const uint16_t*>(call.a), *b = reinterpret_cast<const uint16_t*>(call.b);
+    for (uint32_t r = 0; r < act_group; ++r)
       for (uint32_t t = 0; t < act_group; ++t) {
         float sum = call.accumulate ? call.c[r * act_group + t] : 0;
         for (uint32_t k = 0; k < call.cols; ++k)
-          sum += from_bf16(call.a[size_t{r} * call.cols + k]) * from_bf16(call.b[packed_at(t, k, call.cols)]);
+          sum += from_bf16(a[size_t{r} * call.cols + k]) * from_bf16(b[packed_at(t, k, call.cols)]);
         call.c[r * act_group + t] = sum;
       }
     return true;
   }
   const std::string& name() const override { return name_; }
-  bool has_matrix_units() const override { return false; }
 
  private:
   std::atomic<int> calls_left_;
@@ -87,34 +88,48 @@ class PlainTiles : public TileProduct {
   const std::string name_ = "plain";
 };
 
-// Every implementation that there is here, for `n_threads`.
-std::vector<std::unique_ptr<DenseProduct>> all_products(uint32_t n_threads = 1) {
-  std::vector<std::unique_ptr<DenseProduct>> all;
-  auto plain = DenseProduct::create(kernels(best_isa()), n_threads, PlainTiles::maker());
-  REQUIRE_MESSAGE(plain.ok(), plain.status().message());
-  all.push_back(std::move(*plain));
-  auto library = DenseProduct::create(kernels(best_isa()), n_threads);
-  if (library.ok()) all.push_back(std::move(*library));
-  else MESSAGE("only in plain C++: ", library.status().message());
+// An implementation, and the format that it is looked at with.
+struct Subject {
+  std::unique_ptr<DenseProduct> dense;
+  ActFormat format;
+  DenseProduct* operator->() const { return dense.get(); }
+  DenseProduct& operator*() const { return *dense; }
+};
+
+// Every implementation that there is here, for `n_threads`; the second and third have two formats.
+std::vector<Subject> all_products(uint32_t n_threads = 1) {
+  std::vector<Subject> all;
+  const auto add = [&](ActFormat format, const std::vector<TileMaker>& makers) {
+    auto made = DenseProduct::create(kernels(best_isa()), n_threads, makers);
+    if (made.ok()) all.push_back({std::move(*made), format});
+    return made.status();
+  };
+  REQUIRE(add(ActFormat::bf16, {PlainTiles::maker()}).ok());
+  REQUIRE(add(ActFormat::bf16, {wide8_tiles(kernels(best_isa())), PlainTiles::maker()}).ok());
+  REQUIRE(add(ActFormat::wide8, {PlainTiles::maker(), wide8_tiles(kernels(best_isa()))}).ok());
+  if (const Status library = add(ActFormat::bf16, {bf16_tiles()}); !library.ok())
+    MESSAGE("bf16 only in plain C++: ", library.message());
   return all;
 }
 
 // A random product.
 struct Product {
-  Product(DType t, uint32_t n_rows, uint32_t n_cols, uint32_t n_tokens, Rng& rng)
+  Product(DType t, uint32_t n_rows, uint32_t n_cols, uint32_t n_tokens, Rng& rng, ActFormat f = ActFormat::bf16)
       : type(t),
+        format(f),
         rows(n_rows),
         cols(n_cols),
         tokens(n_tokens),
         weights(n_rows * row_bytes(t, n_cols), rng() % 16),
         x(random_floats(size_t{n_tokens} * n_cols, rng)),
-        packed(x.data(), n_tokens, n_cols) {
+        packed(x.data(), n_tokens, n_cols, f) {
     random_weights(type, uint64_t{rows} * cols, rng, weights.data());
   }
   MatmulCall call(float* out) const {
-    return {weights.data(), type, rows, cols, packed.data, ActFormat::bf16, tokens, out, rows, nullptr, false};
+    return {weights.data(), type, rows, cols, packed.data, format, tokens, out, rows, nullptr, false};
   }
   DType type;
+  ActFormat format;
   uint32_t rows, cols, tokens;
   ExactBuffer weights;
   std::vector<float> x;
@@ -130,7 +145,7 @@ using Outputs = std::vector<float>;
 
 Outputs run(DenseProduct& dense, const Product& p, uint32_t shares = 1) {
   Outputs out(size_t{p.tokens} * p.rows, std::nanf(""));
-  REQUIRE(dense.prepare(p.cols).ok());
+  REQUIRE(dense.prepare(p.format, p.cols).ok());
   for (uint32_t s = 0; s < shares; ++s) dense.multiply(p.call(out.data()), {s, shares}, 0);
   REQUIRE(dense.take_failure().ok());
   return out;
@@ -143,13 +158,76 @@ bool same_bits(const Outputs& a, const Outputs& b) {
 std::vector<uint16_t> row_as_bf16(const Product& p, uint32_t row) {
   std::vector<uint16_t> out(p.cols);
   const uint64_t bytes = row_bytes(p.type, p.cols);
-  kernels(Isa::scalar).dequantize_panel({p.weights.data() + row * bytes, p.type, bytes, 1, p.cols, out.data()});
+  kernels(Isa::scalar)
+      .pack_panel({p.weights.data() + row * bytes, p.type, bytes, 1, p.cols, ActFormat::bf16,
+                   reinterpret_cast<std::byte*>(out.data())});
   return out;
+}
+
+// Groups of wide8, as the values that they stand for.
+struct Wide8 {
+  Wide8(const std::byte* from, uint32_t n_cols) : data(from), cols(n_cols) {}
+  const std::byte* block(uint32_t row, uint32_t col) const {
+    return data + row / act_group * group_bytes(ActFormat::wide8, cols) + col / 256 * (size_t{256} * 64 + 256);
+  }
+  uint32_t cols_of(uint32_t col) const { return std::min(256u, cols - col / 256 * 256); }
+  float scale(uint32_t row, uint32_t col) const {
+    float value;
+    std::memcpy(&value, block(row, col) + align_up(cols_of(col), 64) * 64 + row % 64 * 4, 4);
+    return value;
+  }
+  // Columns up to the next multiple of 64 are there too.
+  int weight(uint32_t row, uint32_t col) const {
+    const uint32_t step = col % 256 / 64, r = row % 64;
+    return static_cast<int8_t>(block(row, col)[step * 4096 + r / 16 * 1024 + r % 16 * 64 + col % 64]);
+  }
+  int activation(uint32_t token, uint32_t col) const {
+    const uint32_t step = col % 256 / 64, t = token % 64;
+    return static_cast<int8_t>(
+        block(token, col)[step * 4096 + t / 16 * 1024 + col % 64 / 4 * 64 + t % 16 * 4 + col % 4]);
+  }
+  const std::byte* data;
+  uint32_t cols;
+};
+
+std::vector<std::byte> row_as_wide8(const Product& p, uint32_t row) {
+  std::vector<std::byte> out(group_bytes(ActFormat::wide8, p.cols));
+  const uint64_t bytes = row_bytes(p.type, p.cols);
+  kernels(Isa::scalar)
+      .pack_panel({p.weights.data() + row * bytes, p.type, bytes, 1, p.cols, ActFormat::wide8, out.data()});
+  return out;
+}
+
+// Against sums in double precision: of the same integers and scales, as exactly as a sum in f32 for each block is, and
+// of the values before they were rounded, each by half a scale at most.
+void check_wide8(const Product& p, const Outputs& out) {
+  const Wide8 x(p.packed.data, p.cols);
+  for (uint32_t r = 0; r < p.rows; r += 1 + r % 3) {
+    const std::vector<Weight> exact = decode(p.type, p.weights.data() + r * row_bytes(p.type, p.cols), p.cols);
+    const std::vector<std::byte> row = row_as_wide8(p, r);
+    const Wide8 w(row.data(), p.cols);
+    for (uint32_t t = 0; t < p.tokens; t += 1 + t % 5) {
+      double sum = 0, size = 0, exact_sum = 0, off = 0;
+      for (uint32_t c = 0; c < p.cols; ++c) {
+        const double value = p.x[size_t{t} * p.cols + c], weight = exact[c].value();
+        const double term = double{w.scale(0, c)} * w.weight(0, c) * x.scale(t, c) * x.activation(t, c);
+        sum += term;
+        size += std::abs(term);
+        exact_sum += weight * value;
+        const double half_w = 0.5001 * w.scale(0, c), half_x = 0.5001 * x.scale(t, c);
+        off += std::abs(weight) * half_x + (std::abs(value) + half_x) * half_w;
+      }
+      const double got = out[size_t{t} * p.rows + r];
+      REQUIRE(std::abs(got - sum) <= (p.cols / 256 + 4) * 0x1p-23 * size + 1e-30);
+      REQUIRE(std::abs(got - exact_sum) <= off + (p.cols / 256 + 4) * 0x1p-23 * size + 1e-30);
+    }
+  }
 }
 
 // Against sums in double precision: of the same bf16 values, as exactly as sums in f32 are, and of the values before
 // they were rounded, each by a 256th of it at most.
 void check_against_double(const Product& p, const Outputs& out) {
+  if (p.format == ActFormat::wide8) return check_wide8(p, out);
   for (uint32_t r = 0; r < p.rows; r += 1 + r % 3) {
     const std::vector<Weight> exact = decode(p.type, p.weights.data() + r * row_bytes(p.type, p.cols), p.cols);
     const std::vector<uint16_t> w = row_as_bf16(p, r);
@@ -186,7 +264,7 @@ TEST_CASE(
     }
     for (const Isa isa : supported_isas())
       for (const uint32_t shares : {1u, 2u, 5u}) {
-        std::vector<uint16_t> out(bf16_bytes(tokens, cols) / 2, 0xffff);
+        std::vector<uint16_t> out(groups_bytes(ActFormat::bf16, tokens, cols) / 2, 0xffff);
         for (uint32_t s = 0; s < shares; ++s)
           kernels(isa).quantize({x.data(), ActFormat::bf16, tokens, cols, reinterpret_cast<std::byte*>(out.data())},
                                 {s, shares});
@@ -207,7 +285,7 @@ TEST_CASE("bf16 activations: infinities stay, every NaN stays one, what is too l
                            0x7fffffff, 0xffffffff, 0x7f7fffff, 0x80000000};
   std::memcpy(x.data(), bits, sizeof bits);
   for (const Isa isa : supported_isas()) {
-    std::vector<uint16_t> out(bf16_bytes(1, 32) / 2);
+    std::vector<uint16_t> out(groups_bytes(ActFormat::bf16, 1, 32) / 2);
     kernels(isa).quantize({x.data(), ActFormat::bf16, 1, 32, reinterpret_cast<std::byte*>(out.data())}, {});
     const auto at = [&](uint32_t c) { return from_bf16(out[packed_at(0, c, 32)]); };
     CHECK(at(0) == HUGE_VALF);
@@ -230,7 +308,8 @@ TEST_CASE("weights as bf16: a 256th of them off at most, the same bits on every 
     std::vector<uint16_t> first;
     for (const Isa isa : supported_isas()) {
       std::vector<uint16_t> out(size_t{rows} * cols, 0xffff);
-      kernels(isa).dequantize_panel({weights.data(), type, bytes, rows, cols, out.data()});
+      kernels(isa).pack_panel(
+          {weights.data(), type, bytes, rows, cols, ActFormat::bf16, reinterpret_cast<std::byte*>(out.data())});
       if (first.empty()) first = out;
       CHECK(out == first);
     }
@@ -250,7 +329,7 @@ TEST_CASE("dense product: every type over random shapes, against double precisio
       CAPTURE(dense->name());
       CAPTURE(info(type).name);
       for (const uint32_t rows : {1u, 17u, 64u, 130u, 205u}) {
-        const Product p(type, rows, random_cols(type, rng), 1 + rng() % 150, rng);
+        const Product p(type, rows, random_cols(type, rng), 1 + rng() % 150, rng, dense.format);
         CAPTURE(rows);
         CAPTURE(p.cols);
         CAPTURE(p.tokens);
@@ -262,7 +341,7 @@ TEST_CASE("dense product: every type over random shapes, against double precisio
 TEST_CASE("dense product: more tokens than share a panel") {
   Rng rng(63);
   for (const auto& dense : all_products()) {
-    const Product p(DType::q4_0, 70, 1056, 600, rng);
+    const Product p(DType::q4_0, 70, 1056, 600, rng, dense.format);
     check_against_double(p, run(*dense, p));
   }
 }
@@ -273,11 +352,11 @@ TEST_CASE("dense product: a token's bits do not depend on its company") {
     for (const DType type : types) {
       CAPTURE(dense->name());
       CAPTURE(info(type).name);
-      const Product p(type, 80, random_cols(type, rng), 200, rng);
+      const Product p(type, 80, random_cols(type, rng), 200, rng, dense.format);
       const Outputs all = run(*dense, p);
       for (const uint32_t n : {1u, 2u, 16u, 17u, 63u, 64u, 65u, 140u}) {
         const uint32_t first = rng() % (p.tokens - n + 1);
-        const Packed some_x(p.x.data() + size_t{first} * p.cols, n, p.cols);
+        const Packed some_x(p.x.data() + size_t{first} * p.cols, n, p.cols, p.format);
         Outputs some(size_t{n} * p.rows);
         MatmulCall call = p.call(some.data());
         call.x = some_x.data;
@@ -294,7 +373,7 @@ TEST_CASE("dense product: shares and row tiles do not change the bits") {
     for (const DType type : types) {
       CAPTURE(dense->name());
       CAPTURE(info(type).name);
-      const Product p(type, 150 + rng() % 150, random_cols(type, rng), 30, rng);
+      const Product p(type, 150 + rng() % 150, random_cols(type, rng), 30, rng, dense.format);
       const Outputs whole = run(*dense, p);
       for (uint32_t shares = 2; shares <= 5; ++shares) CHECK(same_bits(run(*dense, p, shares), whole));
       Outputs cut(whole.size(), std::nanf(""));
@@ -312,9 +391,11 @@ TEST_CASE("dense product: shares and row tiles do not change the bits") {
 TEST_CASE("dense product: bias, accumulation and a wide output, on every ISA") {
   Rng rng(66);
   for (const Isa isa : supported_isas()) {
-    const auto dense = std::move(DenseProduct::create(kernels(isa), 1, PlainTiles::maker())).value();
+    const auto dense =
+        std::move(DenseProduct::create(kernels(isa), 1, {PlainTiles::maker(), wide8_tiles(kernels(isa))})).value();
     for (const uint32_t rows : {3u, 16u, 99u}) {
-      const Product p(DType::q8_0, rows, 64, 1 + rng() % 10, rng);
+      const ActFormat format = rows == 16 ? ActFormat::wide8 : ActFormat::bf16;
+      const Product p(DType::q8_0, rows, 64, 1 + rng() % 10, rng, format);
       const Outputs product = run(*dense, p);
       const uint32_t stride = rows + 1 + rng() % 20;
       const std::vector<float> bias = random_floats(rows, rng, 100);
@@ -341,23 +422,22 @@ TEST_CASE("dense product: bias, accumulation and a wide output, on every ISA") {
 }
 
 TEST_CASE("dense product: on a queue, threads do not change the bits") {
-  Rng rng(67);
-  const Product p(DType::q4_k, 700, 1280, 70, rng);
-  for (const bool library : {false, true}) {
+  for (size_t subject = 0; subject < all_products().size(); ++subject) {
     Outputs first;
     for (uint32_t n = 1; n <= 5; ++n) {
-      auto all = all_products(n);
-      if (library && all.size() == 1) break;
+      const auto all = all_products(n);
+      Rng again(167);
+      const Product p(DType::q4_k, 700, 1280, 70, again, all[subject].format);
       CpuQueueOptions options;
       options.kernels = &kernels(best_isa());
-      options.dense = all[library ? 1 : 0].get();
+      options.dense = all[subject].dense.get();
       options.team.n_threads = n;
       options.team.spin_ns = 0;
       const auto queue = std::move(CpuQueue::create(std::move(options))).value();
       Outputs out(size_t{p.tokens} * p.rows, std::nanf(""));
-      Packed x(p.x.data(), p.tokens, p.cols);
-      std::memset(x.data, 0, bf16_bytes(p.tokens, p.cols));
-      queue->launch(QuantizeCall{p.x.data(), ActFormat::bf16, p.tokens, p.cols, x.data});
+      Packed x(p.x.data(), p.tokens, p.cols, p.format);
+      std::memset(x.data, 0, groups_bytes(p.format, p.tokens, p.cols));
+      queue->launch(QuantizeCall{p.x.data(), p.format, p.tokens, p.cols, x.data});
       // Tiles of 140 rows, which are fewer shares than five threads could take.
       for (uint32_t row = 0; row < p.rows; row += 140) {
         MatmulCall tile = p.call(out.data() + row);
@@ -380,7 +460,7 @@ TEST_CASE("dense product: a library that fails fails the queue, which works agai
   const Product wide(DType::q8_0, 16, 2048, 20, rng);
   for (const uint32_t threads : {1u, 3u}) {
     const auto dense =
-        std::move(DenseProduct::create(kernels(best_isa()), threads, PlainTiles::maker(3, refused))).value();
+        std::move(DenseProduct::create(kernels(best_isa()), threads, {PlainTiles::maker(3, refused)})).value();
     CpuQueueOptions options;
     options.kernels = &kernels(best_isa());
     options.dense = dense.get();
@@ -405,6 +485,168 @@ TEST_CASE("dense product: a library that fails fails the queue, which works agai
   }
 }
 
+TEST_CASE("wide8 activations: nearest integers of every block, in pieces, the same on every ISA and in shares") {
+  Rng rng(69);
+  for (const uint32_t tokens : {1u, 16u, 63u, 64u, 65u, 130u}) {
+    const uint32_t cols = 32 * (1 + rng() % 20);
+    CAPTURE(tokens);
+    CAPTURE(cols);
+    std::vector<float> x = random_floats(size_t{tokens} * cols, rng);
+    if (cols > 256) std::fill_n(x.begin(), 256, 0.0f);  // a block of zeros
+    std::vector<std::byte> first;
+    for (const Isa isa : supported_isas())
+      for (const uint32_t shares : {1u, 2u, 5u}) {
+        std::vector<std::byte> out(groups_bytes(ActFormat::wide8, tokens, cols), std::byte{0x55});
+        for (uint32_t s = 0; s < shares; ++s)
+          kernels(isa).quantize({x.data(), ActFormat::wide8, tokens, cols, out.data()}, {s, shares});
+        if (first.empty()) first = out;
+        CHECK(out == first);
+      }
+    const Wide8 packed(first.data(), cols);
+    double worst = 0;
+    size_t wrong = 0;
+    for (uint32_t t = 0; t < align_up(tokens, act_group); ++t)
+      for (uint32_t c = 0; c < align_up(cols, 64); ++c) {
+        if (t >= tokens || c >= cols) {
+          wrong += packed.activation(t, c) != 0 || (t >= tokens && packed.scale(t, std::min(c, cols - 1)) != 0);
+          continue;
+        }
+        const float* block = x.data() + size_t{t} * cols + c / 256 * 256;
+        float most = 0;
+        for (uint32_t i = 0; i < packed.cols_of(c); ++i) most = std::max(most, std::abs(block[i]));
+        wrong += packed.scale(t, c) != most / 127.0f;
+        const double value = double{packed.scale(t, c)} * packed.activation(t, c);
+        if (most > 0) worst = std::max(worst, std::abs(value - x[size_t{t} * cols + c]) / packed.scale(t, c));
+      }
+    CHECK(wrong == 0);
+    CHECK(worst <= 0.5001);
+  }
+}
+
+TEST_CASE("wide8: a block with an infinity or a NaN is noticed, one of tiny values is zero") {
+  for (const Isa isa : supported_isas())
+    for (const float bad : {HUGE_VALF, -HUGE_VALF, std::nanf(""), 1e-38f}) {
+      std::vector<float> x(512, bad == 1e-38f ? bad : 1.0f);
+      x[300] = bad;
+      std::vector<std::byte> out(groups_bytes(ActFormat::wide8, 1, 512));
+      kernels(isa).quantize({x.data(), ActFormat::wide8, 1, 512, out.data()}, {});
+      const Wide8 packed(out.data(), 512);
+      CHECK(std::isnan(packed.scale(0, 300)) == (bad != 1e-38f));
+      CHECK(packed.activation(0, 301) == 0);
+      CHECK(packed.activation(0, 10) == (bad == 1e-38f ? 0 : 127));
+      // Of weights by their scales: F16 infinities and NaNs as files may have them.
+      for (const DType type : {DType::q4_k, DType::q6_k, DType::q8_0}) {
+        ExactBuffer weights(row_bytes(type, 256), 1);
+        Rng rng(70);
+        random_weights(type, 256, rng, weights.data());
+        const uint16_t half = std::isnan(bad) ? 0x7e00 : 0x7c00;
+        std::memcpy(weights.data() + (type == DType::q6_k ? 208 : 0), &half, 2);
+        std::vector<std::byte> row(group_bytes(ActFormat::wide8, 256));
+        kernels(isa).pack_panel({weights.data(), type, row_bytes(type, 256), 1, 256, ActFormat::wide8, row.data()});
+        CHECK(std::isnan(Wide8(row.data(), 256).scale(0, 0)));
+      }
+    }
+}
+
+TEST_CASE("weights as wide8: half a scale off at most, the same bits on every ISA, filled up with zeros") {
+  Rng rng(71);
+  for (const DType type : types) {
+    CAPTURE(info(type).name);
+    const uint32_t rows = 1 + rng() % 100, cols = random_cols(type, rng);
+    CAPTURE(cols);
+    const uint64_t bytes = row_bytes(type, cols);
+    const ExactBuffer weights(rows * bytes, 3);
+    random_weights(type, uint64_t{rows} * cols, rng, weights.data());
+    const std::vector<Weight> exact = decode(type, weights.data(), uint64_t{rows} * cols);
+    std::vector<std::byte> first;
+    for (const Isa isa : supported_isas()) {
+      std::vector<std::byte> out(groups_bytes(ActFormat::wide8, rows, cols));
+      kernels(isa).pack_panel({weights.data(), type, bytes, rows, cols, ActFormat::wide8, out.data()});
+      if (first.empty()) first = out;
+      CHECK(out == first);
+    }
+    const Wide8 packed(first.data(), cols);
+    double worst = 0;
+    size_t wrong = 0;
+    for (uint32_t r = 0; r < rows; ++r)
+      for (uint32_t c = 0; c < align_up(cols, 64); ++c) {
+        if (c >= cols) {
+          wrong += packed.weight(r, c) != 0;
+          continue;
+        }
+        double most = 0;  // of what the block's sub-blocks may hold
+        for (uint32_t i = c / 256 * 256; i < c / 256 * 256 + packed.cols_of(c); ++i)
+          most = std::max(most, std::abs(exact[size_t{r} * cols + i].value()));
+        const double scale = packed.scale(r, c), value = exact[size_t{r} * cols + c].value();
+        wrong += scale < most / 127.001 || (type != DType::q4_k && scale > most / 126.999 + 1e-38);
+        if (scale > 0) worst = std::max(worst, std::abs(scale * packed.weight(r, c) - value) / scale);
+      }
+    CHECK(wrong == 0);
+    CHECK(worst <= 0.5001);
+  }
+}
+
+TEST_CASE("wide8 tiles: exact sums, scaled once a block, the same on every ISA and on matrix units") {
+  Rng rng(72);
+  MESSAGE("matrix units: ", std::string(may_use_amx_int8() ? "AMX" : "none here"));
+  for (const uint32_t cols : {32u, 64u, 256u, 288u, 1024u}) {
+    CAPTURE(cols);
+    const Product p(DType::q8_0, 64, cols, 64, rng, ActFormat::wide8);
+    std::vector<std::byte> panel_bytes(group_bytes(ActFormat::wide8, cols) + 64);
+    auto* panel = reinterpret_cast<std::byte*>(align_up(reinterpret_cast<uint64_t>(panel_bytes.data()), 64));
+    kernels(Isa::scalar)
+        .pack_panel({p.weights.data(), p.type, row_bytes(p.type, cols), 64, cols, ActFormat::wide8, panel});
+    const Wide8 w(panel, cols), x(p.packed.data, cols);
+    for (const bool accumulate : {false, true}) {
+      const std::vector<float> before = random_floats(64 * 64, rng);
+      Outputs want(64 * 64);
+      for (uint32_t r = 0; r < 64; ++r)
+        for (uint32_t t = 0; t < 64; ++t) {
+          float sum = accumulate ? before[r * 64 + t] : 0.0f;
+          for (uint32_t col = 0; col < cols; col += 256) {
+            int32_t products = 0;
+            for (uint32_t c = col; c < std::min(col + 256, cols); ++c) products += w.weight(r, c) * x.activation(t, c);
+            sum = std::fma(static_cast<float>(products), w.scale(r, col) * x.scale(t, col), sum);
+          }
+          want[r * 64 + t] = sum;
+        }
+      const auto check = [&](void (*multiply)(const TileCall&)) {
+        alignas(64) float c[64 * 64];
+        std::memcpy(c, before.data(), sizeof c);
+        multiply({panel, p.packed.data, c, cols, accumulate});
+        CHECK(same_bits(Outputs(c, c + 64 * 64), want));
+      };
+      for (const Isa isa : supported_isas()) check(kernels(isa).multiply_wide8);
+      if (may_use_amx_int8()) check(amx::multiply_wide8);
+    }
+  }
+}
+
+TEST_CASE("cpu device: prompts in blocks of 256 where weights have such blocks") {
+  CpuOptions options;
+  options.n_threads = 2;
+  options.prompts = Prompts::wide8;
+  const auto device = CpuDevice::create(options);
+  REQUIRE_MESSAGE(device.ok(), device.status().message());
+  const auto format = [&](DType type, Compute compute, bool prompt) {
+    return (*device)->act_format(type, compute, prompt);
+  };
+  CHECK(format(DType::q4_k, Compute::fast, true) == ActFormat::wide8);
+  CHECK(format(DType::q6_k, Compute::fast, true) == ActFormat::wide8);
+  CHECK(format(DType::q8_0, Compute::fast, true) == ActFormat::q8);
+  CHECK(format(DType::q4_k, Compute::fast, false) == ActFormat::q8);
+  CHECK(format(DType::q4_k, Compute::f32, true) == ActFormat::f32);
+  CHECK(format(DType::f16, Compute::fast, true) == ActFormat::f32);
+  CHECK((*device)->act_row_bytes(ActFormat::wide8, 96) == 128 + 4);
+  CHECK((*device)->act_row_bytes(ActFormat::wide8, 544) == 2 * (256 + 4) + 64 + 4);
+  CHECK((*device)->library().starts_with("wide8 "));
+  options.prompts = Prompts::automatic;
+  const auto automatic = CpuDevice::create(options);
+  REQUIRE(automatic.ok());
+  CHECK((*automatic)->library().starts_with("wide8 amx") == may_use_amx_int8());
+  CHECK((*automatic)->library().empty() == !may_use_amx_int8());
+}
+
 TEST_CASE("cpu device: prompts are bf16 where asked for and possible, and else an error") {
   CpuOptions options;
   options.n_threads = 2;
@@ -416,7 +658,7 @@ TEST_CASE("cpu device: prompts are bf16 where asked for and possible, and else a
   CHECK((*device)->scratch_bytes() == 0);
   options.prompts = Prompts::bf16;
   device = CpuDevice::create(options);
-  if (const auto possible = DenseProduct::create(kernels(best_isa()), 1); !possible.ok()) {
+  if (const auto possible = DenseProduct::create(kernels(best_isa()), 1, {bf16_tiles()}); !possible.ok()) {
     CHECK(device.status().code() == possible.status().code());
     CHECK(device.status().message().find("oneDNN") != std::string::npos);
     return;

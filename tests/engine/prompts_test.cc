@@ -40,9 +40,22 @@ TEST_CASE("prompts as bf16 are in the plan's numerics and memory, and what runs 
   CHECK(runtime->device().act_format(DType::q8_0, Compute::fast, true) == ActFormat::bf16);
 }
 
-TEST_CASE("prompts in bf16 where everything is to be F32 are refused") {
+TEST_CASE("prompts in blocks of 256, too, which every processor has") {
+  const auto int8 = must(engine::draw_up(options_with(Prompts::int8)));
+  auto wide8 = must(engine::draw_up(options_with(Prompts::wide8)));
+  CHECK(wide8.cpu_library.starts_with("wide8 "));
+  CHECK(wide8.plan.numerics.hash() != int8.plan.numerics.hash());
+  CHECK(given_to_products(wide8.plan) == cpu::DenseProduct::scratch_bytes(2));
+  const auto runtime = must(engine::Runtime::start(std::move(wide8)));
+  CHECK(runtime->device().library() == runtime->blueprint().cpu_library);
+  CHECK(runtime->device().act_format(DType::q4_k, Compute::fast, true) == ActFormat::wide8);
+}
+
+TEST_CASE("prompts in bf16 or by 256 where everything is to be F32 are refused") {
   EngineOptions options = options_with(Prompts::bf16);
   options.precision = Precision::f32;
+  CHECK(Engine::open(options).status().code() == Code::invalid_argument);
+  options.prompts = Prompts::wide8;
   CHECK(Engine::open(options).status().code() == Code::invalid_argument);
   options.prompts = Prompts::automatic;
   CHECK(Engine::open(options).ok());

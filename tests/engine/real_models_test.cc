@@ -167,13 +167,14 @@ TEST_CASE("real models' fast path is no further from exact than llama.cpp's") {
   });
 }
 
-TEST_CASE(
-    "real models' prompts as bf16 are no further from exact either, however they are cut and wherever weights are") {
-  with_models([](const RealModel& model, const std::string& path) {
+// Each other way to multiply prompts that there is here.
+void check_prompts(Prompts prompts, const std::string& name) {
+  with_models([&](const RealModel& model, const std::string& path) {
     EngineOptions options = options_of(path, 2 * GiB);
-    options.prompts = Prompts::bf16;
+    options.prompts = prompts;
     const auto engine = Engine::open(options);
     if (!engine.ok()) {
+      CHECK(prompts == Prompts::bf16);
       CHECK(engine.status().message().find("oneDNN") != std::string::npos);
       MESSAGE("skipped: ", engine.status().message());
       return;
@@ -181,7 +182,7 @@ TEST_CASE(
     const auto exact = reference(model, "exact");
     const auto& peer = exact.at("fast");
     const Distance d = distance_to_exact(**engine, exact.at("sequences"));
-    MESSAGE(model.name, " bf16: ", d.positions, " positions, ", d.flips, " flips up to margin ",
+    MESSAGE(model.name, " ", name, ": ", d.positions, " positions, ", d.flips, " flips up to margin ",
             d.largest_flipped_margin, ", median ", d.median, ", p99 ", d.p99);
     CHECK(d.flips <= model.flips * peer.at("flips").get<double>());
     CHECK(d.largest_flipped_margin <= 0.6);
@@ -204,6 +205,14 @@ TEST_CASE(
       CHECK(other->memory().ram_peak <= options.ram);
     }
   });
+}
+
+TEST_CASE("real models' prompts as bf16 are no further from exact, however they are cut and wherever weights are") {
+  check_prompts(Prompts::bf16, "bf16");
+}
+
+TEST_CASE("real models' prompts as wide8 are no further from exact, however they are cut and wherever weights are") {
+  check_prompts(Prompts::wide8, "wide8");
 }
 
 TEST_CASE("real models far behind their windows: llama.cpp's argmax, and Hugging Face's figures in float64") {

@@ -85,21 +85,12 @@ TEST_CASE("bits do not depend on residency, threads or how a prompt is cut") {
   }
 }
 
-TEST_CASE("prompts as bf16 are near the exact ones, and their bits depend on nothing either") {
-  cpu::CpuOptions bf16;
-  bf16.prompts = cpu::Prompts::bf16;
-  if (const auto device = cpu::CpuDevice::create(bf16); !device.ok()) {
-    CHECK(device.status().message().find("oneDNN") != std::string::npos);
-    MESSAGE("skipped: ", device.status().message());
-    return;
-  }
-  TinyOptions o;
-  o.dtype = DType::q8_0;
-  o.biases = true;
-  const TinyModel model = make_tiny(o);
-  const auto options = [](double resident, uint32_t threads, uint32_t step_tokens) {
+namespace {
+
+void check_prompts(const TinyModel& model, cpu::Prompts prompts) {
+  const auto options = [&](double resident, uint32_t threads, uint32_t step_tokens) {
     PlanRigOptions made = with(resident, threads, Compute::fast);
-    made.prompts = cpu::Prompts::bf16;
+    made.prompts = prompts;
     made.step_tokens = step_tokens;
     return made;
   };
@@ -113,6 +104,32 @@ TEST_CASE("prompts as bf16 are near the exact ones, and their bits depend on not
         // Workspaces for fewer tokens than a group has hold one all the same.
         CHECK(same_bits(run_once(model, options(resident, threads, std::max<uint32_t>(4, chunk)), chunk), want));
       }
+}
+
+}  // namespace
+
+TEST_CASE("prompts as bf16 are near the exact ones, and their bits depend on nothing either") {
+  cpu::CpuOptions bf16;
+  bf16.prompts = cpu::Prompts::bf16;
+  if (const auto device = cpu::CpuDevice::create(bf16); !device.ok()) {
+    CHECK(device.status().message().find("oneDNN") != std::string::npos);
+    MESSAGE("skipped: ", device.status().message());
+    return;
+  }
+  TinyOptions o;
+  o.dtype = DType::q8_0;
+  o.biases = true;
+  check_prompts(make_tiny(o), cpu::Prompts::bf16);
+}
+
+TEST_CASE("prompts in blocks of 256 are near the exact ones, and their bits depend on nothing either") {
+  TinyOptions o;
+  o.dtype = DType::q6_k;
+  o.hidden = 256;
+  o.head_dim = 64;
+  o.ffn = 512;
+  o.biases = true;
+  check_prompts(make_tiny(o), cpu::Prompts::wide8);
 }
 
 TEST_CASE("bits do not depend on tiles, slow disks or the order in which reads end") {

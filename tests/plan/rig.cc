@@ -229,7 +229,7 @@ Result<std::vector<Floats>> PlanRig::try_feed(SequenceId id, const std::vector<i
   std::vector<Floats> rows;
   for (size_t done = 0; done < tokens.size(); done += chunk) {
     Batch batch;
-    batch.prompt = options.prompts == cpu::Prompts::bf16;
+    batch.prompt = options.prompts != cpu::Prompts::int8;
     append(batch, id, tokens, done, std::min(chunk, tokens.size() - done));
     SLUICE_ASSIGN_OR_RETURN(auto some, step(batch));
     rows.insert(rows.end(), some.begin(), some.end());

@@ -28,7 +28,7 @@ struct PlanRigOptions {
   Compute compute = Compute::f32;
   uint32_t page_tokens = 8, context = 96, sequences = 4, step_tokens = 64, logit_rows = 64, taps = 2;
   uint32_t threads = 1;
-  cpu::Prompts prompts = cpu::Prompts::int8;  // bf16: everything that is fed is part of a prompt
+  cpu::Prompts prompts = cpu::Prompts::int8;  // else everything that is fed is part of a prompt
   // Movement
   uint64_t ram = 0;            // a plan of the planner under this budget; 0: made by hand from what follows
   double resident = 1;         // share of the matrices that stays

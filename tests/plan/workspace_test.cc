@@ -35,7 +35,8 @@ bool apart(std::vector<Part> parts, const std::byte* base, uint64_t bytes) {
 // `rows` x `cols` in the forms that products want: in 8 bits, as a GPU or a CPU has them, in groups of bf16.
 uint64_t widest(uint32_t rows, uint32_t cols, bool accelerator) {
   if (accelerator) return rows * gpu::q8_layout(cols).row_bytes;
-  return std::max(rows * cpu::q8_row_bytes(cols), cpu::bf16_bytes(rows, cols));
+  return std::max({rows * cpu::q8_row_bytes(cols), cpu::groups_bytes(ActFormat::bf16, rows, cols),
+                   cpu::groups_bytes(ActFormat::wide8, rows, cols)});
 }
 
 testing::TinyOptions some_model(Random& random) {

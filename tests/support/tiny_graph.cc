@@ -125,7 +125,14 @@ class Maker {
     else if (type == DType::f16) std::memcpy(at, &h, 2);
     else if (type == DType::q8_0) fill_quants(at, 32, float_to_half(static_cast<float>(scale / 64)));
     else if (type == DType::q4_0) fill_quants(at, 16, float_to_half(static_cast<float>(scale / 4)));
+    else if (type == DType::q6_k) fill_q6_k(at, float_to_half(static_cast<float>(scale / 160)));
     else fatal(__FILE__, __LINE__, "no such type in tiny models");
+  }
+  // 6-bit values, sixteen scales of 6 to 13, and theirs.
+  void fill_q6_k(std::byte* at, uint16_t scale) {
+    for (uint32_t i = 0; i < 192; ++i) at[i] = static_cast<std::byte>(random_() & 0xFF);
+    for (uint32_t i = 0; i < 16; ++i) at[192 + i] = static_cast<std::byte>(6 + random_() % 8);
+    std::memcpy(at + 208, &scale, 2);
   }
   void fill_quants(std::byte* at, uint32_t n, uint16_t scale) {
     std::memcpy(at, &scale, 2);
@@ -136,6 +143,18 @@ class Maker {
   std::mt19937_64 random_;
   TinyModel model_;
 };
+
+void decode_q6_k(const std::byte* at, Row& out) {
+  const auto byte = [at](uint32_t i) { return std::to_integer<int>(at[i]); };
+  uint16_t h = 0;
+  std::memcpy(&h, at + 208, 2);
+  for (uint32_t c = 0; c < 256; ++c) {
+    const uint32_t half = c / 128, part = c % 128 / 32, i = c % 32;
+    const int low = byte(64 * half + 32 * (part % 2) + i) >> (4 * (part / 2)) & 15;
+    const int high = byte(128 + 32 * half + i) >> (2 * part) & 3;
+    out.push_back(half_to_float(h) * double(static_cast<int8_t>(byte(192 + c / 16))) * ((low | high << 4) - 32));
+  }
+}
 
 // The formats, from core/dtype.h.
 void decode_block(DType type, const std::byte* at, Row& out) {
@@ -155,6 +174,7 @@ void decode_block(DType type, const std::byte* at, Row& out) {
       for (uint32_t i = 0; i < 16; ++i) out.push_back(d * ((byte(i) & 15) - 8));
       for (uint32_t i = 0; i < 16; ++i) out.push_back(d * ((byte(i) >> 4) - 8));
       break;
+    case DType::q6_k: decode_q6_k(at, out); break;
     default: fatal(__FILE__, __LINE__, "no such type in tiny models");
   }
 }

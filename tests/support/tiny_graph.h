@@ -12,7 +12,7 @@ namespace sluice::testing {
 
 struct TinyOptions {
   uint32_t n_layers = 3, hidden = 64, n_heads = 4, n_kv_heads = 2, head_dim = 16, ffn = 96, n_vocab = 97;
-  DType dtype = DType::f32;        // of the matrices: f32, f16, q8_0 or q4_0
+  DType dtype = DType::f32;        // of the matrices: f32, f16, q8_0, q4_0 or q6_k
   uint32_t experts = 0, used = 2;  // with experts every layer routes
   bool tied = false;               // the head reads the embedding table
   bool biases = false, head_norms = false;

@@ -1,0 +1,295 @@
+// Products of 8-bit integers in blocks of 256 columns (ActFormat::wide8; cpu/dense_product.h puts them together).
+//
+// A block holds an infinity or a NaN: it becomes zeros with the scale NaN, so that it is noticed. Integers, their sums
+// and the order of what is rounded are the same on all instruction sets, and so are the bits.
+//
+// Weights are quantized a second time, by at most a 254th of the largest in their block. Of Q4_K all sixteen values
+// that a sub-block may have are quantized, and its weights looked up: some 20 operations for 64 of them.
+#include "cpu/kernels/declare.h"
+#include "cpu/kernels/dense.h"
+#include "cpu/kernels/dequant.h"
+#include "cpu/kernels/simd.h"
+
+namespace sluice::cpu::SLUICE_ISA {
+namespace {
+
+typedef int8_t Bytes __attribute__((vector_size(lanes)));
+
+constexpr uint32_t piece_rows = 16, piece_bytes = piece_rows * wide_step;
+constexpr uint32_t step_bytes = act_group * wide_step;
+constexpr uint32_t most_steps = wide_block / wide_step;
+
+// Below this 127 / max might be infinite; such a block counts as zero.
+constexpr float smallest_max = 0x1p-119f;
+
+[[gnu::always_inline]] inline I magnitude(F x) { return (I)x & 0x7fffffff; }
+[[gnu::always_inline]] inline I larger(I a, I b) { return a > b ? a : b; }
+
+// Of non-negative lanes.
+[[gnu::always_inline]] inline uint32_t largest(I x) {
+  int32_t most = 0;
+  for (uint32_t i = 0; i < lanes; ++i) most = x[i] > most ? x[i] : most;
+  return static_cast<uint32_t>(most);
+}
+
+// How a block is quantized whose largest magnitude has these bits, in whose order infinity and NaN come last.
+struct Scaling {
+  float factor, scale;  // factor 0: all become zeros
+};
+[[gnu::always_inline]] inline Scaling scaling_of(uint32_t largest_bits) {
+  if (largest_bits >= 0x7f800000) return {0.0f, __builtin_nanf("")};
+  const auto most = __builtin_bit_cast(float, largest_bits);
+  if (most < smallest_max) return {0.0f, 0.0f};
+  return {127.0f / most, most / 127.0f};
+}
+
+// To the nearest integer, ties to even: adding 1.5 * 2^23 leaves it in the low bits.
+[[gnu::always_inline]] inline Bytes quantized(F x, float factor) {
+  return __builtin_convertvector((I)(x * factor + 0x1.8p23f) - 0x4b400000, Bytes);
+}
+
+// A block of one row as integers, filled up with zeros.
+struct Row {
+  alignas(64) int8_t q[wide_block];
+  float scale;
+};
+
+void quantize_row(const float* x, uint32_t cols, Row& row) {
+  I most{};
+  for (uint32_t c = 0; c < cols; c += lanes) most = larger(most, magnitude(load<F>(x + c)));
+  const Scaling s = scaling_of(largest(most));
+  row.scale = s.scale;
+  if (s.factor == 0.0f) {
+    __builtin_memset(row.q, 0, sizeof(row.q));
+    return;
+  }
+  for (uint32_t c = 0; c < cols; c += lanes) store(row.q + c, quantized(load<F>(x + c), s.factor));
+  __builtin_memset(row.q + cols, 0, wide_block - cols);
+}
+
+// --- activations
+
+// Sixteen rows, each four bytes of them together, to the pieces of a strip.
+void turn_strip(const Row* rows, uint32_t steps, std::byte* strip) {
+  for (uint32_t step = 0; step < steps; ++step)
+    for (uint32_t quarter = 0; quarter < 4; ++quarter)
+      for (uint32_t r = 0; r < piece_rows; r += lanes) {
+        const auto* from = reinterpret_cast<const std::byte*>(rows[r].q + step * wide_step + quarter * 16);
+        const Quad quad = load_quad({from, sizeof(Row)}, 0);
+        std::byte* out = strip + uint64_t{step} * step_bytes + uint64_t{quarter} * 4 * wide_step + uint64_t{r} * 4;
+        unroll<4>([&](auto k) __attribute__((always_inline)) { store(out + k * wide_step, quad.v[k]); });
+      }
+}
+
+// A block of a group whose first n tokens are there, `stride` floats apart.
+void pack_block(const float* x, uint64_t stride, uint32_t n, uint32_t cols, std::byte* out) {
+  const uint32_t steps = (cols + wide_step - 1) / wide_step;
+  auto* scales = reinterpret_cast<float*>(out + uint64_t{steps} * step_bytes);
+  Row rows[piece_rows];
+  for (uint32_t first = 0; first < act_group; first += piece_rows) {
+    for (uint32_t r = 0; r < piece_rows; ++r) {
+      const uint32_t token = first + r;
+      if (token < n) quantize_row(x + token * stride, cols, rows[r]);
+      else rows[r] = {};
+      scales[token] = rows[r].scale;
+    }
+    turn_strip(rows, steps, out + uint64_t{first / piece_rows} * piece_bytes);
+  }
+}
+
+// --- weights
+
+// Where a row of a block goes.
+struct Place {
+  std::byte* values;  // of the first step
+  float* scale;
+};
+
+[[gnu::always_inline]] inline Place place_of(std::byte* block, uint32_t steps, uint32_t row) {
+  return {block + row / piece_rows * piece_bytes + row % piece_rows * wide_step,
+          reinterpret_cast<float*>(block + uint64_t{steps} * step_bytes) + row};
+}
+
+// The sixteen values of a sub-block of Q4_K.
+struct Table {
+  alignas(16) int8_t q[16];
+};
+
+[[gnu::always_inline]] inline Table table_of(float scale, float min, float factor) {
+  Table table;
+  for (uint32_t i = 0; i < 16; i += lanes) {
+    F nibble;
+    for (uint32_t k = 0; k < lanes; ++k) nibble[k] = static_cast<float>(i + k);
+    store(table.q + i, quantized(scale * nibble + min, factor));
+  }
+  return table;
+}
+
+// 64 weights: the low nibbles of 32 bytes by the one table, the high ones by the other.
+#ifdef SLUICE_ISA_avx512
+[[gnu::always_inline]] inline void look_up(const Table& low, const Table& high, const std::byte* nibbles,
+                                           std::byte* out) {
+  const __m256i both = load<__m256i>(nibbles), low_bits = _mm256_set1_epi8(15);
+  const __m256i first =
+      _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load<__m128i>(low.q)), _mm256_and_si256(both, low_bits));
+  const __m256i second = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load<__m128i>(high.q)),
+                                             _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits));
+  store(out, first);
+  store(out + 32, second);
+}
+#else
+[[gnu::always_inline]] inline void look_up(const Table& low, const Table& high, const std::byte* nibbles,
+                                           std::byte* out) {
+  for (uint32_t i = 0; i < 32; ++i) {
+    const auto both = load<uint8_t>(nibbles + i);
+    store(out + i, low.q[both & 15]);
+    store(out + 32 + i, high.q[both >> 4]);
+  }
+}
+#endif
+
+void q4_k_to_wide8(const std::byte* from, const Place& out) {
+  const Q4KScales scales = q4_k_scales(from);
+  uint32_t most = 0;  // by the ends of what each sub-block may hold
+  for (uint32_t s = 0; s < 8; ++s)
+    for (const float end : {scales.min[s], scales.scale[s] * 15.0f + scales.min[s]}) {
+      const uint32_t bits = __builtin_bit_cast(uint32_t, end) & 0x7fffffffu;
+      most = bits > most ? bits : most;
+    }
+  const Scaling s = scaling_of(most);
+  *out.scale = s.scale;
+  for (uint32_t pair = 0; pair < 4; ++pair) {
+    std::byte* to = out.values + uint64_t{pair} * step_bytes;
+    if (s.factor == 0.0f) {
+      __builtin_memset(to, 0, wide_step);
+      continue;
+    }
+    const Table low = table_of(scales.scale[2 * pair], scales.min[2 * pair], s.factor);
+    const Table high = table_of(scales.scale[2 * pair + 1], scales.min[2 * pair + 1], s.factor);
+    look_up(low, high, from + 16 + uint64_t{32} * pair, to);
+  }
+}
+
+void row_to_wide8(DType type, const std::byte* from, uint32_t cols, const Place& out) {
+  if (type == DType::q4_k) return q4_k_to_wide8(from, out);
+  alignas(64) float values[wide_block];
+  Row row;
+  dequantize(type, from, cols, values);
+  quantize_row(values, cols, row);
+  *out.scale = row.scale;
+  for (uint32_t c = 0; c < cols; c += wide_step)
+    __builtin_memcpy(out.values + uint64_t{c / wide_step} * step_bytes, row.q + c, wide_step);
+}
+
+// --- products
+
+// Sums of a block, exact: row r's of the group's tokens.
+typedef int32_t Sums[act_group];
+
+#ifdef SLUICE_ISA_avx512
+// vpdpbusd takes unsigned activations: 128 more, for which as much of the row's sum is taken off before.
+constexpr uint32_t rows_at_once = 6;
+
+[[gnu::always_inline]] inline int32_t sum_of_row(const std::byte* a, uint32_t steps) {
+  __m512i sum = _mm512_setzero_si512();
+  for (uint32_t step = 0; step < steps; ++step)
+    sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), load<__m512i>(a + step * step_bytes));
+  return _mm512_reduce_add_epi32(sum);
+}
+
+template <uint32_t n>
+[[gnu::always_inline]] inline void add_rows(const std::byte* a, const std::byte* b, uint32_t steps, Sums* sums) {
+  const __m512i moved = _mm512_set1_epi8(-128);
+  __m512i acc[n][4];
+  unroll<n>([&](auto r) __attribute__((always_inline)) {
+    const __m512i start = _mm512_set1_epi32(-128 * sum_of_row(a + r * wide_step, steps));
+    unroll<4>([&](auto t) __attribute__((always_inline)) { acc[r][t] = start; });
+  });
+  for (uint32_t step = 0; step < steps; ++step, a += step_bytes, b += step_bytes)
+    for (uint32_t k = 0; k < wide_step; k += 4) {
+      __m512i x[4];
+      unroll<4>([&](auto t) __attribute__((always_inline)) {
+        x[t] = _mm512_xor_si512(load<__m512i>(b + t * piece_bytes + uint64_t{k} * piece_rows), moved);
+      });
+      unroll<n>([&](auto r) __attribute__((always_inline)) {
+        const __m512i w = _mm512_set1_epi32(load<int32_t>(a + r * wide_step + k));
+        unroll<4>([&](auto t) __attribute__((always_inline)) { acc[r][t] = _mm512_dpbusd_epi32(acc[r][t], x[t], w); });
+      });
+    }
+  unroll<n>([&](auto r) __attribute__((always_inline)) {
+    unroll<4>([&](auto t) __attribute__((always_inline)) { store(sums[r] + 16 * t, acc[r][t]); });
+  });
+}
+
+void multiply_block(const std::byte* a, const std::byte* b, uint32_t steps, Sums* sums) {
+  for (uint32_t piece = 0; piece < act_group; piece += piece_rows, a += piece_bytes) {
+    add_rows<rows_at_once>(a, b, steps, sums + piece);
+    add_rows<rows_at_once>(a + uint64_t{6} * wide_step, b, steps, sums + piece + 6);
+    add_rows<4>(a + uint64_t{12} * wide_step, b, steps, sums + piece + 12);
+  }
+}
+#else
+void multiply_block(const std::byte* a, const std::byte* b, uint32_t steps, Sums* sums) {
+  __builtin_memset(sums, 0, act_group * sizeof(Sums));
+  for (uint32_t step = 0; step < steps; ++step, a += step_bytes, b += step_bytes)
+    for (uint32_t r = 0; r < act_group; ++r)
+      for (uint32_t k = 0; k < wide_step; ++k) {
+        const int32_t w = load<int8_t>(a + uint64_t{r} * wide_step + k);
+        for (uint32_t t = 0; t < act_group; ++t) {
+          const uint64_t at = t / piece_rows * piece_bytes + uint64_t{k / 4} * wide_step + t % piece_rows * 4 + k % 4;
+          sums[r][t] += w * load<int8_t>(b + at);
+        }
+      }
+}
+#endif
+
+}  // namespace
+
+void pack_wide8(const QuantizeCall& call, Share share) {
+  const uint32_t n_blocks = (call.cols + wide_block - 1) / wide_block;
+  const uint32_t n_groups = (call.n_rows + act_group - 1) / act_group;
+  const Range range = range_of(n_groups * n_blocks, share);
+  for (uint32_t i = range.begin; i < range.end; ++i) {
+    const uint32_t group = i / n_blocks, token = group * act_group, col = i % n_blocks * wide_block;
+    const uint32_t cols = call.cols - col < wide_block ? call.cols - col : wide_block;
+    pack_block(call.x + uint64_t{token} * call.cols + col, call.cols, call.n_rows - token, cols,
+               call.out + group * group_bytes(ActFormat::wide8, call.cols) + group_bytes(ActFormat::wide8, col));
+  }
+}
+
+void wide8_panel(const WeightPanel& p) {
+  const uint64_t bytes = weight_bytes(p.dtype, p.cols), group = group_bytes(ActFormat::wide8, p.cols);
+  for (uint32_t r = 0; r < p.rows; ++r) {
+    fetch_row_ahead(p, r, bytes);
+    std::byte* block = p.out + r / act_group * group;
+    const std::byte* from = p.from + r * p.row_bytes;
+    for (uint32_t col = 0; col < p.cols; col += wide_block) {
+      const uint32_t cols = p.cols - col < wide_block ? p.cols - col : wide_block;
+      const Place place = place_of(block, (cols + wide_step - 1) / wide_step, r % act_group);
+      row_to_wide8(p.dtype, from + weight_bytes(p.dtype, col), cols, place);
+      block += wide_block_bytes(cols);
+    }
+  }
+}
+
+void multiply_wide8(const TileCall& call) {
+  alignas(64) Sums sums[act_group];
+  const std::byte *a = call.a, *b = call.b;
+  for (uint32_t col = 0; col < call.cols; col += wide_block) {
+    const uint32_t cols = call.cols - col < wide_block ? call.cols - col : wide_block;
+    const uint32_t steps = (cols + wide_step - 1) / wide_step;
+    multiply_block(a, b, steps, sums);
+    const auto* rows = reinterpret_cast<const float*>(a + uint64_t{steps} * step_bytes);
+    const auto* tokens = reinterpret_cast<const float*>(b + uint64_t{steps} * step_bytes);
+    for (uint32_t r = 0; r < act_group; ++r)
+      for (uint32_t t = 0; t < act_group; t += lanes) {
+        float* c = call.c + uint64_t{r} * act_group + t;
+        const F before = call.accumulate || col > 0 ? load<F>(c) : F{};
+        store(c, fma(to_float(load<I>(sums[r] + t)), rows[r] * load<F>(tokens + t), before));
+      }
+    a += wide_block_bytes(cols);
+    b += wide_block_bytes(cols);
+  }
+}
+
+}  // namespace sluice::cpu::SLUICE_ISA
