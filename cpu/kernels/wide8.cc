@@ -194,11 +194,14 @@ constexpr uint32_t rows_at_once = 6;
   __m512i sum = _mm512_setzero_si512();
   for (uint32_t step = 0; step < steps; ++step)
     sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), load<__m512i>(a + step * step_bytes));
-  return _mm512_reduce_add_epi32(sum);
+  int32_t total = 0;
+  for (uint32_t i = 0; i < lanes; ++i) total += ((I)sum)[i];
+  return total;
 }
 
+// Not inlined, so that the registers are its own.
 template <uint32_t n>
-[[gnu::always_inline]] inline void add_rows(const std::byte* a, const std::byte* b, uint32_t steps, Sums* sums) {
+[[gnu::noinline]] void add_rows(const std::byte* a, const std::byte* b, uint32_t steps, Sums* sums) {
   const __m512i moved = _mm512_set1_epi8(-128);
   __m512i acc[n][4];
   unroll<n>([&](auto r) __attribute__((always_inline)) {
