@@ -1,5 +1,6 @@
 // Pages of split-KV attention on tensor cores (Dao et al., arXiv:2205.14135): for decoding and draft trees over f16
-// pages of 64 tokens. attention_page.h has the same for other pages, attention_merge.cu adds the pages up.
+// pages of 64 tokens. attention_page.h has the same for other pages. Of few pages the last block of a tile adds them
+// up, else attention_merge.cu does.
 //
 // Bytes: each page once for 16 rows (the heads that share a kv head, and tokens), and 4 * (head_dim + 2) written a page
 // and row. Flops: 8 * head_dim a cell and row. Bound by device memory, with few pages by latency.
@@ -9,8 +10,17 @@
 // two for each row, and weights, scaled by 2^15, are sums of two f16, right to 2^-22; their products are exact and
 // added in f32. A row's bits depend on its own query and on the page alone: a cell that it does not see has the weight
 // zero, and a cell that no row of the tile sees counts as zeros.
+//
+// Most of a short call is looking up where pages lie and waiting for them. Both are done before the kernel waits for
+// those before it, since the cells of earlier steps are there by then: their append was followed, in its own step, by a
+// kernel of attention, and that one let the next begin only behind its own wait, or was not launched early, so that
+// when it was over nothing before it was under way. (So are the tables, which lie before the products of the step.)
+// Of kernels since, some of which let the next begin at once and may still run now, only this step's append writes
+// cells of the layer, and those are its tokens': n_before and behind. No kernel begins before a copy or a wait for an
+// event that lies before it in the stream, so pages that came or moved are there, too.
 #include <cmath>
 
+#include "gpu/kernels/attention_merge.h"
 #include "gpu/kernels/attention_parts.h"
 #include "gpu/kernels/attention_tile.h"
 
@@ -20,6 +30,9 @@ namespace {
 constexpr uint32_t tile_rows = 16, page_cells = 64;
 constexpr int32_t query_exponent = 13;
 constexpr float weight_scale = 32768.0f;
+// What the last block of a tile may have to add up, in pages that a warp has one behind the other: estimated, as what a
+// kernel of its own takes to begin and to look tables up. To come to a row's first page counts as row_pages.
+constexpr uint32_t most_merged = 80, row_pages = 12;
 
 // K16: columns of a head / 16.
 template <uint32_t K16>
@@ -46,24 +59,36 @@ SLUICE_DEVICE float power_of_two(int32_t exponent) {
   return __builtin_bit_cast(float, static_cast<uint32_t>(exponent + 127) << 23);
 }
 
-// As load_rows(), by the tables.
-SLUICE_DEVICE void load_rows_of(const AttentionCall& call, const Tables& tables, QueryRow* rows) {
+// As load_rows(), by the tables, and the pages that each row sees.
+SLUICE_DEVICE void load_rows_of(const AttentionCall& call, const Tables& tables, const PagePart& part, QueryRow* rows,
+                                Seen* seen) {
   if (thread_x() >= n_tile_rows(call, tile_rows)) return;
   const uint32_t group = group_of(call), i = first_tile_row(call, tile_rows) + thread_x(), token = i / group;
   QueryRow row{slot_of(call, tables, token), token, kv_head_of_block(call) * group + i % group, 0, 0};
-  find_visible(call, span_of(call, tables, token, row.slot.seq), row);
+  const KvSpan span = span_of(call, tables, token, row.slot.seq);
+  find_visible(call, span, row);
   rows[thread_x()] = row;
+  seen[thread_x()] = seen_pages(call, part, row, span.first_page);
 }
 
-// A warp has every fourth row; rows that there are not are zeros.
+// Rows that there are not are zeros.
 template <uint32_t K16>
-SLUICE_DEVICE void split_queries(const AttentionCall& call, const QueryRow* rows, Memory<K16>& memory) {
-  const uint32_t n = n_tile_rows(call, tile_rows);
-  for (uint32_t r = warp(); r < tile_rows; r += attention_warps) {
+SLUICE_DEVICE void clear_queries(uint32_t n, Memory<K16>& memory) {
+  for (uint32_t r = n + warp(); r < tile_rows; r += attention_warps) {
+    SLUICE_UNROLL
+    for (uint32_t i = 0; i < K16 / 2; ++i) memory.q[0][r][lane() + 32 * i] = memory.q[1][r][lane() + 32 * i] = 0;
+    if (lane() == 0) memory.unscale[r] = 1.0f;
+  }
+}
+
+// A warp has every fourth row.
+template <uint32_t K16>
+SLUICE_DEVICE void split_queries(const AttentionCall& call, const QueryRow* rows, uint32_t n, Memory<K16>& memory) {
+  for (uint32_t r = warp(); r < n; r += attention_warps) {
     float x[K16 / 2], most = 0.0f;
     SLUICE_UNROLL
     for (uint32_t i = 0; i < K16 / 2; ++i) {
-      x[i] = r < n ? query_of(call, rows[r])[lane() + 32 * i] : 0.0f;
+      x[i] = query_of(call, rows[r])[lane() + 32 * i];
       most = fmaxf(most, fabsf(x[i]));
     }
     most = warp_max(most);
@@ -83,7 +108,7 @@ SLUICE_DEVICE void split_queries(const AttentionCall& call, const QueryRow* rows
 // What a run looks at: pages first, first + grid_y, … up to `last`, of them those that some row may see.
 struct Walk {
   KvSpan span;
-  uint32_t last;
+  uint32_t first, last;
   uint64_t drafts;  // with a tree: the cells from n_before on that some row sees
 };
 
@@ -106,10 +131,34 @@ SLUICE_DEVICE Page<uint16_t> page_at(const AttentionCall& call, const Run& run, 
   return page_of<uint16_t>(call, walk.span, run, index);
 }
 
-// Cells that no row of the run sees become zeros. A thread has the same 16 bytes of every few cells.
+SLUICE_DEVICE Walk walk_of(const AttentionCall& call, const Tables& tables, const PagePart& part, const QueryRow* rows,
+                           const Run& run) {
+  const QueryRow& row = rows[run.first];
+  Walk walk{span_of(call, tables, row.token, row.slot.seq), 0, 0, drafts_seen(call, rows, run)};
+  const uint32_t origin = walk.span.first_page + part.first, seen_first = run.begin / page_cells;
+  const uint32_t end = (run.end + page_cells - 1) / page_cells;
+  walk.last = end < origin + part.n ? end : origin + part.n;
+  walk.first = next_page(call, rows, run, walk, (seen_first > origin ? seen_first : origin) + block_y());
+  return walk;
+}
+
+// Cells of a page.
+struct Cells {
+  uint32_t first, last;
+};
+SLUICE_DEVICE Cells all_cells() { return {0, page_cells}; }
+// Those from before the batch: all before the first new one.
+SLUICE_DEVICE Cells old_cells(const Walk& walk, const Page<uint16_t>& page) {
+  const uint32_t before = walk.span.n_before;
+  const uint32_t n = before > page.first_cell ? before - page.first_cell : 0;
+  return {0, n < page_cells ? n : page_cells};
+}
+
+// Some cells of a page; those that no row of the run sees become zeros. A thread has the same 16 bytes of every few
+// cells.
 template <uint32_t K16>
-SLUICE_DEVICE void stage_page(const AttentionCall& call, const Walk& walk, const Page<uint16_t>& page, uint32_t stage,
-                              Memory<K16>& memory) {
+SLUICE_DEVICE void stage_cells(const AttentionCall& call, const Walk& walk, const Page<uint16_t>& page,
+                               const Cells& cells, uint32_t stage, Memory<K16>& memory) {
   constexpr uint32_t pieces = 2 * K16, cells_at_once = attention_threads / pieces;
   const uint32_t first = thread_x() / pieces, d = thread_x() % pieces * 8;
   const uint16_t* keys = page.keys + uint64_t{first} * (16 * K16) + d;
@@ -122,6 +171,7 @@ SLUICE_DEVICE void stage_page(const AttentionCall& call, const Walk& walk, const
   SLUICE_UNROLL
   for (uint32_t j = 0; j < page_cells / cells_at_once; ++j) {
     const uint32_t cell = first + j * cells_at_once;
+    if (cell < cells.first || cell >= cells.last) continue;
     bool seen = all || (cell >= page.begin && cell < page.end);
     if (!all && call.tree && page.first_cell + cell >= walk.span.n_before) {
       const uint32_t draft = page.first_cell + cell - walk.span.n_before;
@@ -282,21 +332,12 @@ SLUICE_DEVICE void attend_page(const AttentionCall& call, const PagePart& part, 
   store_partials(call, part, index - walk.span.first_page - part.first, rows, run, memory, o);
 }
 
-// The pages of a run, each while the next one is on its way; where that lies is looked up one page earlier still.
+// The pages of a run, of which the first is on its way, each while the next one is; where that lies is looked up one
+// page earlier still.
 template <uint32_t K16>
-SLUICE_DEVICE void attend_run(const AttentionCall& call, const Tables& tables, const PagePart& part,
-                              const QueryRow* rows, const Run& run, Memory<K16>& memory) {
-  const QueryRow& row = rows[run.first];
-  Walk walk{span_of(call, tables, row.token, row.slot.seq), 0, drafts_seen(call, rows, run)};
-  const uint32_t origin = walk.span.first_page + part.first, seen_first = run.begin / page_cells;
-  const uint32_t end = (run.end + page_cells - 1) / page_cells;
-  walk.last = end < origin + part.n ? end : origin + part.n;
-  uint32_t index = next_page(call, rows, run, walk, (seen_first > origin ? seen_first : origin) + block_y());
-  if (index >= walk.last) return;
-  block_barrier();  // all are done with the run before
-  stage_page(call, walk, page_at(call, run, walk, index), 0, memory);
-  async_commit();
-  uint32_t next = next_page(call, rows, run, walk, index + grid_y()), stage = 0;
+SLUICE_DEVICE void attend_run(const AttentionCall& call, const PagePart& part, const QueryRow* rows, const Run& run,
+                              const Walk& walk, Memory<K16>& memory) {
+  uint32_t index = walk.first, next = next_page(call, rows, run, walk, index + grid_y()), stage = 0;
   Page<uint16_t> coming = page_at(call, run, walk, next);
   while (index < walk.last) {
     async_wait<0>();
@@ -304,7 +345,7 @@ SLUICE_DEVICE void attend_run(const AttentionCall& call, const Tables& tables, c
     if (Memory<K16>::stages == 1) attend_page(call, part, rows, run, walk, index, 0, memory);
     if (Memory<K16>::stages == 1) block_barrier();
     const uint32_t other = Memory<K16>::stages == 1 ? 0 : stage ^ 1;
-    if (next < walk.last) stage_page(call, walk, coming, other, memory);
+    if (next < walk.last) stage_cells(call, walk, coming, all_cells(), other, memory);
     async_commit();
     const uint32_t after = next_page(call, rows, run, walk, next + grid_y());
     coming = page_at(call, run, walk, after);
@@ -322,34 +363,76 @@ SLUICE_DEVICE Run run_from(const AttentionCall& call, const QueryRow* rows, uint
   return next_run(plain, rows, first, n);
 }
 
+// The first run of a tile; its first page comes while the kernel before may still run, but for the cells that are new.
 template <uint32_t K16>
-SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, PagePart part) {
+SLUICE_DEVICE Run attend_first(const AttentionCall& call, const Tables& tables, const PagePart& part,
+                               const QueryRow* rows, uint32_t n, Memory<K16>& memory) {
+  const Run run = run_from(call, rows, 0, n);
+  const Walk walk = walk_of(call, tables, part, rows, run);
+  const Page<uint16_t> page = page_at(call, run, walk, walk.first);
+  const Cells old = old_cells(walk, page);
+  const bool any = walk.first < walk.last;
+  if (any) stage_cells(call, walk, page, old, 0, memory);
+  clear_queries(n, memory);
+  wait_for_previous();  // queries and new cells are those of kernels before
+  if (any && old.last < page_cells) stage_cells(call, walk, page, {old.last, page_cells}, 0, memory);
+  async_commit();
+  split_queries(call, rows, n, memory);
+  attend_run(call, part, rows, run, walk, memory);
+  return run;
+}
+
+// Whether this block is the tile's last one; then what all others stored is there.
+SLUICE_DEVICE bool is_last_of_tile(uint32_t* counters) {
+  SLUICE_SHARED(uint32_t, last, [1]);
+  block_barrier();  // all of the block have stored
+  if (thread_x() == 0) {
+    last[0] = grid_y() == 1 || count_block(counters + block_x()) + 1 == grid_y() ? 1 : 0;
+    if (last[0] != 0 && grid_y() > 1) counters[block_x()] = 0;  // for the next call
+  }
+  block_barrier();
+  return last[0] != 0;
+}
+
+// counters: null where the pages are added up by a kernel of its own.
+template <uint32_t K16>
+SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, PagePart part, Q8Out quantized,
+                                          uint32_t* counters) {
   SLUICE_DYNAMIC_SHARED(Memory<K16>, memory);
   SLUICE_SHARED(QueryRow, rows, [tile_rows]);
-  load_rows_of(call, tables, rows);
-  wait_for_previous();
+  SLUICE_SHARED(Seen, seen, [tile_rows]);
+  load_rows_of(call, tables, part, rows, seen);
   block_barrier();
-  split_queries(call, rows, *memory);
   const uint32_t n = n_tile_rows(call, tile_rows);
-  for (uint32_t first = 0; first < n;) {
+  for (uint32_t first = attend_first(call, tables, part, rows, n, *memory).last; first < n;) {
     const Run run = run_from(call, rows, first, n);
-    if (run.begin < run.end) attend_run(call, tables, part, rows, run, *memory);
+    const Walk walk = walk_of(call, tables, part, rows, run);
+    block_barrier();  // all are done with the run before
+    if (walk.first < walk.last) stage_cells(call, walk, page_at(call, run, walk, walk.first), all_cells(), 0, *memory);
+    async_commit();
+    attend_run(call, part, rows, run, walk, *memory);
     first = run.last;
   }
   let_next_begin();
+  if (counters == nullptr || !is_last_of_tile(counters)) return;
+  for (uint32_t r = warp(); r < n; r += attention_warps)
+    merge_row<K16 / 2>(call, part, quantized, {rows[r].token, rows[r].head, seen[r]}, 0, 16 * K16);
+}
+
+uint32_t rows_of_kv_head(const AttentionCall& call) { return call.n_tokens * (call.n_heads / call.n_kv_heads); }
+uint32_t n_tiles(const AttentionCall& call) {
+  return (rows_of_kv_head(call) + tile_rows - 1) / tile_rows * call.n_kv_heads;
 }
 
 template <uint32_t K16>
 Status start(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const Tables& tables,
-             const PagePart& part, uint32_t pages, const KernelContext& context) {
-  const uint32_t rows = call.n_tokens * (call.n_heads / call.n_kv_heads);
-  LaunchShape shape{.grid_x = (rows + tile_rows - 1) / tile_rows * call.n_kv_heads,
-                    .block_x = attention_threads,
-                    .shared_bytes = sizeof(Memory<K16>),
-                    .early = true};
+             const PagePart& part, uint32_t pages, const Q8Out& quantized, const KernelContext& context) {
+  LaunchShape shape{
+      .grid_x = n_tiles(call), .block_x = attention_threads, .shared_bytes = sizeof(Memory<K16>), .early = true};
   const uint32_t blocks = (2 * context.n_sms + shape.grid_x - 1) / shape.grid_x;  // some two for each SM
   shape.grid_y = blocks < pages ? blocks : pages;
-  return launch(stream, counted, shape, attention_pages_kernel<K16>, call, tables, part);
+  uint32_t* const counters = attention_pages_merges(call, pages, context) ? context.counters : nullptr;
+  return launch(stream, counted, shape, attention_pages_kernel<K16>, call, tables, part, quantized, counters);
 }
 
 }  // namespace
@@ -359,11 +442,19 @@ bool attention_pages_serves(const AttentionCall& call) {
          (call.head_dim == 64 || call.head_dim == 128 || call.head_dim == 256);
 }
 
+// Of many pages or rows a block would be longer at work than a kernel of its own, which has a warp for each row.
+bool attention_pages_merges(const AttentionCall& call, uint32_t pages, const KernelContext& context) {
+  const uint32_t all = rows_of_kv_head(call), rows = all < tile_rows ? all : tile_rows;
+  const uint32_t rows_of_warp = (rows + attention_warps - 1) / attention_warps;
+  return context.counters != nullptr && n_tiles(call) <= tile_counters &&
+         uint64_t{rows_of_warp} * (uint64_t{pages} + row_pages) <= most_merged;
+}
+
 Status attention_pages(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const Tables& tables,
-                       const PagePart& part, uint32_t pages, const KernelContext& context) {
-  if (call.head_dim == 64) return start<4>(stream, counted, call, tables, part, pages, context);
-  if (call.head_dim == 128) return start<8>(stream, counted, call, tables, part, pages, context);
-  return start<16>(stream, counted, call, tables, part, pages, context);
+                       const PagePart& part, uint32_t pages, const Q8Out& quantized, const KernelContext& context) {
+  if (call.head_dim == 64) return start<4>(stream, counted, call, tables, part, pages, quantized, context);
+  if (call.head_dim == 128) return start<8>(stream, counted, call, tables, part, pages, quantized, context);
+  return start<16>(stream, counted, call, tables, part, pages, quantized, context);
 }
 
 }  // namespace sluice::gpu

@@ -1,3 +1,5 @@
+#include <sluice_standin/control.h>
+
 #include "gpu/kernels/intrinsics.h"
 #include "gpu/launch.h"
 #include "tests/planted/planted.h"
@@ -59,6 +61,21 @@ SLUICE_KERNEL void in_turn(uint32_t* out) {
   out[thread_x()] = thread_x();
 }
 
+// What is launched early copies what a kernel before it may still write.
+template <bool wrong>
+SLUICE_KERNEL void copies_early(uint32_t* out) {
+  using namespace gpu;
+  SLUICE_SHARED(uint32_t, values, [threads]);
+  const uint32_t i = thread_x();
+  if constexpr (!wrong) wait_for_previous();
+  if (i < threads / 4) async_copy16(values + 4 * i, out + 4 * i);
+  if constexpr (wrong) wait_for_previous();
+  async_commit();
+  async_wait<0>();
+  block_barrier();
+  out[i] = values[i] + i;
+}
+
 bool run(void (*kernel)(uint32_t*), uint32_t offset, uint32_t warp_mask, bool early = false) {
   const CudaStream stream;
   const DeviceArray<uint32_t> out(threads);
@@ -71,8 +88,19 @@ bool run(void (*kernel)(uint32_t*), uint32_t offset, uint32_t warp_mask, bool ea
   return true;
 }
 
+bool run_early_copies(void (*kernel)(uint32_t*)) {
+  const CudaStream stream;
+  const DeviceArray<uint32_t> out(stream, std::vector<uint32_t>(threads, 7));
+  standin::forbid_early(out.data(), threads * sizeof(uint32_t));
+  const Status status = launch(stream, {"planted"}, {.block_x = threads, .early = true}, kernel, out.data());
+  const bool done = status.ok() && cudaStreamSynchronize(stream) == cudaSuccess;
+  standin::allow_early();
+  return done && out.read(stream)[threads - 1] == threads - 1 + 7;
+}
+
 }  // namespace
 
+bool early_copy(bool wrong) { return run_early_copies(wrong ? copies_early<true> : copies_early<false>); }
 bool missing_block_barrier(bool wrong) { return run(wrong ? neighbour<true> : neighbour<false>, 1, threads - 1); }
 bool missing_warp_barrier(bool wrong) { return run(wrong ? neighbour_in_warp<true> : neighbour_in_warp<false>, 1, 31); }
 bool divergent_barrier(bool wrong) { return run(wrong ? half_a_barrier<true> : half_a_barrier<false>, 0, 0); }

@@ -23,6 +23,7 @@ constexpr Bug bugs[] = {
     {"divergent_barrier", divergent_barrier},
     {"exited_lane", exited_lane},
     {"missing_wait_for_previous", missing_wait_for_previous},
+    {"early_copy", early_copy},
     {"misaligned_access", misaligned_access},
     {"missing_async_wait", missing_async_wait},
     {"unwritten_shared", unwritten_shared},

@@ -24,6 +24,7 @@ bool overrun_stack(bool wrong);
 bool divergent_barrier(bool wrong);
 bool exited_lane(bool wrong);
 bool missing_wait_for_previous(bool wrong);
+bool early_copy(bool wrong);
 bool misaligned_access(bool wrong);
 bool missing_async_wait(bool wrong);
 bool unwritten_shared(bool wrong);

@@ -147,7 +147,7 @@ void* dynamic_shared(Site site) { return Grid::running().dynamic_shared(site); }
 
 void wait_for_previous() { Grid::running().wait_for_previous(); }
 
-void async_start(const AsyncCopy& copy) { Grid::running().async_start(copy); }
+void async_start(const AsyncCopy& copy, Site site) { Grid::running().async_start(copy, site); }
 void async_commit() { Grid::running().async_commit(); }
 bool async_next(uint32_t pending, AsyncCopy* copy) { return Grid::running().async_next(pending, copy); }
 

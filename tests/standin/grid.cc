@@ -1,5 +1,7 @@
 #include "tests/standin/grid.h"
 
+#include <sluice_standin/control.h>
+
 #include <algorithm>
 #include <cstdarg>
 
@@ -30,11 +32,27 @@ const char* name_of(Meeting meeting) {
   return "";
 }
 
+// What kernels that begin early must not copy before they wait; changed while none is under way.
+struct Range {
+  uintptr_t begin, end;
+};
+std::vector<Range>& not_early() {
+  static std::vector<Range> ranges;
+  return ranges;
+}
+
 bool same(Site a, Site b) { return a.line == b.line && (a.file == b.file || __builtin_strcmp(a.file, b.file) == 0); }
 
 std::string at(Site site) { return std::string(site.file) + ":" + std::to_string(site.line); }
 
 }  // namespace
+
+void forbid_early(const void* memory, uint64_t bytes) {
+  const auto begin = reinterpret_cast<uintptr_t>(memory);
+  not_early().push_back({begin, begin + bytes});
+}
+
+void allow_early() { not_early().clear(); }
 
 Grid::Grid() = default;
 
@@ -363,7 +381,16 @@ void* Grid::add_shared(const void* key, const char* name, size_t bytes, Site sit
 
 void Grid::wait_for_previous() { running_->waited = true; }
 
-void Grid::async_start(const AsyncCopy& copy) {
+void Grid::check_early(const void* global, uint64_t bytes, Site site) {
+  if (!kernel_->early || running_->waited) return;
+  const auto at = reinterpret_cast<uintptr_t>(global);
+  for (const Range& range : not_early())
+    if (at < range.end && at + bytes > range.begin)
+      fail(site, "copies what kernels before may still write, and does not wait_for_previous() first");
+}
+
+void Grid::async_start(const AsyncCopy& copy, Site site) {
+  check_early(copy.global, 16, site);
   Quiet quiet;
   running_->copies.push_back({copy, running_->committed});
 }
@@ -394,6 +421,7 @@ void Grid::transfer_start(const void* barrier, const RowCopy& copy, Site site) {
   Transfer& t = transfer(barrier, site);
   if (t.started + copy.bytes > t.expected) fail(site, "a row is copied that was not announced");
   if (copy.bytes % 16 != 0) fail(site, "a row of %u bytes is copied, no multiple of 16", copy.bytes);
+  check_early(copy.global, copy.bytes, site);
   release(t.clock(t.ended, 0));
   Quiet quiet;
   t.started += copy.bytes;

@@ -66,7 +66,7 @@ class Grid {
   void* shared_array(const void* key, const char* name, size_t bytes, Site site);
   void* dynamic_shared(Site site);
   void wait_for_previous();
-  void async_start(const AsyncCopy& copy);
+  void async_start(const AsyncCopy& copy, Site site);
   void async_commit();
   bool async_next(uint32_t pending, AsyncCopy* copy);
   void transfer_init(const void* barrier, uint32_t threads, Site site);
@@ -138,6 +138,7 @@ class Grid {
   void check_waited();
   void check_shared();
   void check_transfers();
+  void check_early(const void* global, uint64_t bytes, Site site);
   Transfer& transfer(const void* barrier, Site site);
   static void fiber_main(void* fiber);
   void live(Fiber& self);

@@ -13,6 +13,9 @@
 #include <vector>
 
 #include "gpu/kernels/kernels.h"
+#if __has_include(<sluice_standin/control.h>)
+#include <sluice_standin/control.h>
+#endif
 
 namespace sluice::gpu::test {
 
@@ -86,14 +89,35 @@ class Table {
   void* memory_ = nullptr;
 };
 
-// Scratch memory for attention calls; grid sizes as on a card of 8 SMs.
+// Scratch memory and counters for attention calls; grid sizes as on a card of 8 SMs.
 class Context {
  public:
-  explicit Context(size_t scratch_bytes = 0) : scratch_(scratch_bytes) {}
-  KernelContext get() const { return {8, scratch_.data(), scratch_.size()}; }
+  explicit Context(size_t scratch_bytes = 0)
+      : scratch_(scratch_bytes), counters_(std::vector<uint32_t>(tile_counters, 0)) {}
+  KernelContext get() const {
+    KernelContext context = without_counters();
+    context.counters = counters_.data();
+    return context;
+  }
+  KernelContext without_counters() const { return {8, scratch_.data(), scratch_.size()}; }
+  // As kernels have to leave them.
+  bool counters_are_zero() const { return counters_.get() == std::vector<uint32_t>(tile_counters, 0); }
 
  private:
   DeviceArray<std::byte> scratch_;
+  DeviceArray<uint32_t> counters_;
+};
+
+// While this lives the stand-in sees to it that kernels which begin early do not copy from this memory before they wait
+// for those before them.
+class WrittenJustBefore {
+ public:
+#if __has_include(<sluice_standin/control.h>)
+  ~WrittenJustBefore() { standin::allow_early(); }
+  void add(const void* memory, uint64_t bytes) { standin::forbid_early(memory, bytes); }
+#else
+  void add(const void*, uint64_t) {}
+#endif
 };
 
 // Whether kernels can copy whole rows here: the stand-in can, and cards since Hopper.

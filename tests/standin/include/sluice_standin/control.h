@@ -86,6 +86,11 @@ void take_memory(uint64_t bytes);
 void forbid(const void* memory, uint64_t bytes);
 void allow(const void* memory, uint64_t bytes);
 
+// From now on a kernel that begins early must not start copies to shared memory from here before it waits for those
+// before it, as if one of these wrote it; allow_early() ends that for all such memory.
+void forbid_early(const void* memory, uint64_t bytes);
+void allow_early();
+
 // What is held now. Of a lost device too, until it is given back.
 struct Live {
   uint64_t device_bytes, registered_bytes, host_bytes;

@@ -58,7 +58,7 @@ struct AsyncCopy {
   void* shared;
   const void* global;
 };
-void async_start(const AsyncCopy& copy);
+void async_start(const AsyncCopy& copy, Site site);
 void async_commit();
 // Takes the next copy that a wait for all but the last `pending` groups covers.
 bool async_next(uint32_t pending, AsyncCopy* copy);

@@ -164,7 +164,7 @@ inline void async_copy16_to(SharedPlace shared, const void* global, SLUICE_SITE)
     (void)words[0];
     (void)words[1];
   }
-  standin::async_start({shared, global});
+  standin::async_start({shared, global}, SLUICE_AT_SITE);
 }
 inline void async_copy16(void* shared, const void* global, SLUICE_SITE) {
   async_copy16_to(shared_place(shared), global, file, line);
@@ -219,6 +219,9 @@ inline int32_t atomic_max(int32_t* to, int32_t value) {
   }
   return old;
 }
+
+// Counts a block that has done its part; how many had before.
+inline uint32_t count_block(uint32_t* counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_ACQ_REL); }
 
 inline float fast_exp(float x) { return expf(x); }
 inline float fast_exp2(float x) { return exp2f(x); }
