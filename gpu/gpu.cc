@@ -10,7 +10,6 @@
 #include "gpu/driver.h"
 #include "gpu/gpu_device.h"
 #include "gpu/gpu_memory.h"
-#include "gpu/kernel_context.h"
 #include "gpu/staged_copy_queue.h"
 
 namespace sluice::gpu {
@@ -131,7 +130,7 @@ uint64_t kernel_scratch_bytes(const ScratchShape& s) {
   const uint64_t parts = (uint64_t{s.step_tokens} * div_up(s.context, page_tokens) + s.step_tokens) / 2;
   const uint64_t attention = std::clamp(least * std::max<uint64_t>(parts, 1), least, std::max(least, enough));
   const uint64_t dense = s.step_tokens < dense_tokens ? 0 : dense_scratch_bytes(UINT32_MAX, s.widest_row);
-  return align_up(with_counters(std::max({attention, dense, best_scratch_bytes(s.n_vocab)})), io_unit);
+  return align_up(std::max({attention, dense, best_scratch_bytes(s.n_vocab)}), io_unit);
 }
 
 }  // namespace sluice::gpu

@@ -43,7 +43,10 @@ Status GpuDevice::start() {
   SLUICE_RETURN_IF_ERROR(to_status(cudaGetDeviceProperties(&properties, options_.device), "asking for its properties"));
   model_ = properties.name;
   context_ = kernel_context(options_.device, properties);
-  if (options_.scratch != nullptr) SLUICE_RETURN_IF_ERROR(give_scratch(context_, options_.device, *options_.scratch));
+  if (options_.scratch != nullptr) {
+    context_.scratch = options_.scratch->base();
+    context_.scratch_bytes = options_.scratch->capacity();
+  }
   Completions::Options completions;
   completions.device = options_.device;
   completions.stream_memory_operations = options_.stream_memory_operations;

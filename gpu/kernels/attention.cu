@@ -4,7 +4,7 @@
 // Two ways of the same sums, so that they give the same bits:
 //   split-KV, for decoding and draft trees: a block has a page, or some, of a tile of 4 rows and writes each page's
 //     (m, l, O) to scratch memory; attention_merge.cu adds the pages up in their order. attention_pages.cu takes the
-//     place of the first of these for the common pages and heads, and of both where there are few pages.
+//     place of the first of these for the common pages and heads.
 //   whole, for prompts that attention_prompt.cu does not serve (f32 pages, odd heads): a block has a tile of 8 rows
 //     and goes through their pages in order, O in shared memory.
 // Parts of a sequence, cut between pages by spans or by the size of the scratch memory, carry (m, l, O) in `state`.
@@ -203,8 +203,7 @@ Status split_part(cudaStream_t stream, const LaunchInfo& counted, const Attentio
                   uint32_t pages, const Q8Out& quantized, const KernelContext& context) {
   const Tables tables = tables_of(stream, call);
   if (pages > 0 && attention_pages_serves(call)) {
-    SLUICE_RETURN_IF_ERROR(attention_pages(stream, counted, call, tables, part, pages, quantized, context));
-    if (attention_pages_merges(call, pages, context)) return {};
+    SLUICE_RETURN_IF_ERROR(attention_pages(stream, counted, call, tables, part, pages, context));
   } else if (pages > 0) {
     LaunchShape shape = tile_shape(call, split_rows, false);
     shape.grid_y = page_blocks(shape.grid_x, pages, context);

@@ -1,6 +1,5 @@
 // Pages of split-KV attention on tensor cores (Dao et al., arXiv:2205.14135): for decoding and draft trees over f16
-// pages of 64 tokens. attention_page.h has the same for other pages. Of few pages the last block of a tile adds them
-// up, else attention_merge.cu does.
+// pages of 64 tokens. attention_page.h has the same for other pages, attention_merge.cu adds the pages up.
 //
 // Bytes: each page once for 16 rows (the heads that share a kv head, and tokens), and 4 * (head_dim + 2) written a page
 // and row. Flops: 8 * head_dim a cell and row. Bound by device memory, with few pages by latency.
@@ -20,7 +19,6 @@
 // event that lies before it in the stream, so pages that came or moved are there, too.
 #include <cmath>
 
-#include "gpu/kernels/attention_merge.h"
 #include "gpu/kernels/attention_parts.h"
 #include "gpu/kernels/attention_tile.h"
 
@@ -30,9 +28,6 @@ namespace {
 constexpr uint32_t tile_rows = 16, page_cells = 64;
 constexpr int32_t query_exponent = 13;
 constexpr float weight_scale = 32768.0f;
-// What the last block of a tile may have to add up, in pages that a warp has one behind the other: estimated, as what a
-// kernel of its own takes to begin and to look tables up. To come to a row's first page counts as row_pages.
-constexpr uint32_t most_merged = 80, row_pages = 12;
 
 // K16: columns of a head / 16.
 template <uint32_t K16>
@@ -59,16 +54,13 @@ SLUICE_DEVICE float power_of_two(int32_t exponent) {
   return __builtin_bit_cast(float, static_cast<uint32_t>(exponent + 127) << 23);
 }
 
-// As load_rows(), by the tables, and the pages that each row sees.
-SLUICE_DEVICE void load_rows_of(const AttentionCall& call, const Tables& tables, const PagePart& part, QueryRow* rows,
-                                Seen* seen) {
+// As load_rows(), by the tables.
+SLUICE_DEVICE void load_rows_of(const AttentionCall& call, const Tables& tables, QueryRow* rows) {
   if (thread_x() >= n_tile_rows(call, tile_rows)) return;
   const uint32_t group = group_of(call), i = first_tile_row(call, tile_rows) + thread_x(), token = i / group;
   QueryRow row{slot_of(call, tables, token), token, kv_head_of_block(call) * group + i % group, 0, 0};
-  const KvSpan span = span_of(call, tables, token, row.slot.seq);
-  find_visible(call, span, row);
+  find_visible(call, span_of(call, tables, token, row.slot.seq), row);
   rows[thread_x()] = row;
-  seen[thread_x()] = seen_pages(call, part, row, span.first_page);
 }
 
 // Rows that there are not are zeros.
@@ -382,26 +374,11 @@ SLUICE_DEVICE Run attend_first(const AttentionCall& call, const Tables& tables, 
   return run;
 }
 
-// Whether this block is the tile's last one; then what all others stored is there.
-SLUICE_DEVICE bool is_last_of_tile(uint32_t* counters) {
-  SLUICE_SHARED(uint32_t, last, [1]);
-  block_barrier();  // all of the block have stored
-  if (thread_x() == 0) {
-    last[0] = grid_y() == 1 || count_block(counters + block_x()) + 1 == grid_y() ? 1 : 0;
-    if (last[0] != 0 && grid_y() > 1) counters[block_x()] = 0;  // for the next call
-  }
-  block_barrier();
-  return last[0] != 0;
-}
-
-// counters: null where the pages are added up by a kernel of its own.
 template <uint32_t K16>
-SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, PagePart part, Q8Out quantized,
-                                          uint32_t* counters) {
+SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, PagePart part) {
   SLUICE_DYNAMIC_SHARED(Memory<K16>, memory);
   SLUICE_SHARED(QueryRow, rows, [tile_rows]);
-  SLUICE_SHARED(Seen, seen, [tile_rows]);
-  load_rows_of(call, tables, part, rows, seen);
+  load_rows_of(call, tables, rows);
   block_barrier();
   const uint32_t n = n_tile_rows(call, tile_rows);
   for (uint32_t first = attend_first(call, tables, part, rows, n, *memory).last; first < n;) {
@@ -414,25 +391,19 @@ SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, Pag
     first = run.last;
   }
   let_next_begin();
-  if (counters == nullptr || !is_last_of_tile(counters)) return;
-  for (uint32_t r = warp(); r < n; r += attention_warps)
-    merge_row<K16 / 2>(call, part, quantized, {rows[r].token, rows[r].head, seen[r]}, 0, 16 * K16);
-}
-
-uint32_t rows_of_kv_head(const AttentionCall& call) { return call.n_tokens * (call.n_heads / call.n_kv_heads); }
-uint32_t n_tiles(const AttentionCall& call) {
-  return (rows_of_kv_head(call) + tile_rows - 1) / tile_rows * call.n_kv_heads;
 }
 
 template <uint32_t K16>
 Status start(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const Tables& tables,
-             const PagePart& part, uint32_t pages, const Q8Out& quantized, const KernelContext& context) {
-  LaunchShape shape{
-      .grid_x = n_tiles(call), .block_x = attention_threads, .shared_bytes = sizeof(Memory<K16>), .early = true};
+             const PagePart& part, uint32_t pages, const KernelContext& context) {
+  const uint32_t rows = call.n_tokens * (call.n_heads / call.n_kv_heads);
+  LaunchShape shape{.grid_x = (rows + tile_rows - 1) / tile_rows * call.n_kv_heads,
+                    .block_x = attention_threads,
+                    .shared_bytes = sizeof(Memory<K16>),
+                    .early = true};
   const uint32_t blocks = (2 * context.n_sms + shape.grid_x - 1) / shape.grid_x;  // some two for each SM
   shape.grid_y = blocks < pages ? blocks : pages;
-  uint32_t* const counters = attention_pages_merges(call, pages, context) ? context.counters : nullptr;
-  return launch(stream, counted, shape, attention_pages_kernel<K16>, call, tables, part, quantized, counters);
+  return launch(stream, counted, shape, attention_pages_kernel<K16>, call, tables, part);
 }
 
 }  // namespace
@@ -442,19 +413,11 @@ bool attention_pages_serves(const AttentionCall& call) {
          (call.head_dim == 64 || call.head_dim == 128 || call.head_dim == 256);
 }
 
-// Of many pages or rows a block would be longer at work than a kernel of its own, which has a warp for each row.
-bool attention_pages_merges(const AttentionCall& call, uint32_t pages, const KernelContext& context) {
-  const uint32_t all = rows_of_kv_head(call), rows = all < tile_rows ? all : tile_rows;
-  const uint32_t rows_of_warp = (rows + attention_warps - 1) / attention_warps;
-  return context.counters != nullptr && n_tiles(call) <= tile_counters &&
-         uint64_t{rows_of_warp} * (uint64_t{pages} + row_pages) <= most_merged;
-}
-
 Status attention_pages(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const Tables& tables,
-                       const PagePart& part, uint32_t pages, const Q8Out& quantized, const KernelContext& context) {
-  if (call.head_dim == 64) return start<4>(stream, counted, call, tables, part, pages, quantized, context);
-  if (call.head_dim == 128) return start<8>(stream, counted, call, tables, part, pages, quantized, context);
-  return start<16>(stream, counted, call, tables, part, pages, quantized, context);
+                       const PagePart& part, uint32_t pages, const KernelContext& context) {
+  if (call.head_dim == 64) return start<4>(stream, counted, call, tables, part, pages, context);
+  if (call.head_dim == 128) return start<8>(stream, counted, call, tables, part, pages, context);
+  return start<16>(stream, counted, call, tables, part, pages, context);
 }
 
 }  // namespace sluice::gpu

@@ -43,18 +43,16 @@ SLUICE_DEVICE float* partial_of(const AttentionCall& call, const PagePart& part,
   return part.partials + ((uint64_t{page} * call.n_tokens + token) * call.n_heads + head) * state_size(call);
 }
 
+// Pages of a part on tensor cores: f16, 64 tokens to a page, heads of 64, 128 or 256.
+bool attention_pages_serves(const AttentionCall& call);
+Status attention_pages(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const Tables& tables,
+                       const PagePart& part, uint32_t pages, const KernelContext& context);
+
 // Where q8 activations of what was attended to go: tokens in rows; null: nowhere.
 struct Q8Out {
   std::byte* rows;
   Q8Layout layout;
 };
-
-// Pages of a part on tensor cores: f16, 64 tokens to a page, heads of 64, 128 or 256. Where there are few, they are
-// also added up, as by attention_merge(), without which the part is then done.
-bool attention_pages_serves(const AttentionCall& call);
-bool attention_pages_merges(const AttentionCall& call, uint32_t pages, const KernelContext& context);
-Status attention_pages(cudaStream_t stream, const LaunchInfo& counted, const AttentionCall& call, const Tables& tables,
-                       const PagePart& part, uint32_t pages, const Q8Out& quantized, const KernelContext& context);
 
 // Adds the pages of a part, in their order, to the states of all rows. What is finished is quantized, too, where that
 // is wanted.

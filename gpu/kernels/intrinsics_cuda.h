@@ -271,15 +271,5 @@ SLUICE_DEVICE float fast_exp2(float x) {
 SLUICE_DEVICE uint32_t atomic_add(uint32_t* p, uint32_t v) { return atomicAdd(p, v); }
 SLUICE_DEVICE float atomic_add(float* p, float v) { return atomicAdd(p, v); }
 SLUICE_DEVICE int32_t atomic_max(int32_t* p, int32_t v) { return atomicMax(p, v); }
-// Counts a block that has done its part; how many had before. By one thread, between two block_barriers: what those
-// blocks stored before theirs, this one finds behind its own.
-SLUICE_DEVICE uint32_t count_block(uint32_t* counter) {
-  uint32_t before;
-  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
-               : "=r"(before)
-               : "l"(__cvta_generic_to_global(counter))
-               : "memory");
-  return before;
-}
 
 }  // namespace sluice::gpu

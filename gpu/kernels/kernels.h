@@ -39,12 +39,7 @@ struct KernelContext {
   // It is used where the scratch memory has dense_least_scratch_bytes.
   DenseProduct* dense = nullptr;
   bool transfers = false;  // kernels may use transfer_row() (intrinsics.h): compute capability 9.0 and later
-  // tile_counters of them in device memory, of one stream at a time: zeros, which a kernel leaves as it found them.
-  // With them the last block of a tile does what else a kernel of its own would do. Null to do without; never shows in
-  // bits.
-  uint32_t* counters = nullptr;
 };
-inline constexpr uint32_t tile_counters = 1024;
 
 // Errors: unsupported (a type or shape without kernels), over_budget (scratch too small), or the launch's.
 Status run(cudaStream_t stream, const KernelCall& call, const KernelContext& context);

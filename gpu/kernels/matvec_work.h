@@ -204,6 +204,23 @@ SLUICE_DEVICE void add_warps_and_store(const ProductPart& part, uint32_t n_token
   }
 }
 
+// The same of one token, by the threads that have a row; what is there has been asked for when the tile began.
+template <class V>
+SLUICE_DEVICE ProductBefore before_tile(const ProductPart& part, uint32_t first_row) {
+  const uint32_t row = first_row + thread_x();
+  return thread_x() < V::rows && row < part.rows ? before_product(part.to, 0, row) : ProductBefore{};
+}
+template <class V>
+SLUICE_DEVICE void add_warps_and_store(const ProductPart& part, const ProductBefore& before, uint32_t first_row,
+                                       const float* partial) {
+  const uint32_t row = first_row + thread_x();
+  if (thread_x() >= V::rows || row >= part.rows) return;
+  float sum = partial[thread_x()];
+  SLUICE_UNROLL
+  for (uint32_t w = 1; w < V::warps; ++w) sum += partial[w * V::rows + thread_x()];
+  store_product(part.to, before, 0, row, sum);
+}
+
 // All that a block does; its first weights come while the kernel before may still run. products.prepare(chunk, n_subs)
 // may load activations, convert() scales into shared memory; products.add(tile, chunk, stage, n_subs) adds a chunk,
 // products.finish(partial) hands a tile's sums of this warp over.
@@ -295,7 +312,7 @@ SLUICE_DEVICE void start_span(const ProductGroup& group, uint32_t n_spans, Block
 // which begins at a multiple of `unit`.
 template <class V, class Products>
 SLUICE_DEVICE void work_through_rows(const ProductGroup& group, BlockMemory<V>& block, Products& products) {
-  static_assert(span_chunks % V::warps == 0);
+  static_assert(span_chunks % V::warps == 0 && V::tokens == 1);
   const Work work = work_of<V>(group);
   const uint32_t n_spans = (work.n_chunks + span_chunks - 1) / span_chunks;
   if (thread_x() == 0) SLUICE_UNROLL
@@ -312,6 +329,7 @@ SLUICE_DEVICE void work_through_rows(const ProductGroup& group, BlockMemory<V>& 
     const ProductPart& part = part_of(group, now.tile);
     const RowTile tile = tile_of<V>(group, part, now.tile);
     float* partial = block.partial[parity];
+    const ProductBefore before = before_tile<V>(part, tile.first_row);
     products.begin();
     for (uint32_t span = 0; span < n_spans; ++span) {
       const std::byte* stage = block.span[now.slot];
@@ -333,7 +351,7 @@ SLUICE_DEVICE void work_through_rows(const ProductGroup& group, BlockMemory<V>& 
       start_span<V>(group, n_spans, block, next);
       advance<V>(n_spans, now);
     }
-    add_warps_and_store<V>(part, group.n_tokens, tile.first_row, partial);
+    add_warps_and_store<V>(part, before, tile.first_row, partial);
   }
   let_next_begin();
 }

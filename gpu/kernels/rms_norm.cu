@@ -108,10 +108,8 @@ struct Kept {
 };
 constexpr uint32_t most_kept = 4;  // of wider rows the rest is read when its turn comes
 
-SLUICE_DEVICE Kept kept_of(const RmsNormCall& call, const float* x, uint32_t c) {
-  Kept kept{four_of<true>(x, c, call.cols), {}};
-  if (call.weight != nullptr) kept.weight = four_of<true>(call.weight, c, call.cols);
-  return kept;
+SLUICE_DEVICE Vec16 weights_of(const RmsNormCall& call, uint32_t c) {
+  return call.weight != nullptr ? four_of<true>(call.weight, c, call.cols) : Vec16{};
 }
 
 // By whole warps.
@@ -125,7 +123,7 @@ SLUICE_DEVICE void store_normed(const RmsNormCall& call, const Kept& kept, float
 
 // Rows are multiples of 128 bytes here, so that vectors serve.
 SLUICE_KERNEL void rms_norm_quantize_kernel(RmsNormCall call, std::byte* quantized, Q8Layout layout) {
-  take_turn();
+  let_next_begin();
   SLUICE_SHARED(float, partial, [warps]);
   const float* x = call.x + uint64_t{block_x()} * call.cols;
   float* out = call.out + uint64_t{block_x()} * call.cols;
@@ -133,7 +131,10 @@ SLUICE_KERNEL void rms_norm_quantize_kernel(RmsNormCall call, std::byte* quantiz
   const uint32_t mine = 4 * thread_x(), of_warp = 128 * warp();
   Kept kept[most_kept];
   SLUICE_UNROLL
-  for (uint32_t i = 0; i < most_kept; ++i) kept[i] = kept_of(call, x, mine + i * step);
+  for (uint32_t i = 0; i < most_kept; ++i) kept[i].weight = weights_of(call, mine + i * step);  // no kernel writes them
+  wait_for_previous();
+  SLUICE_UNROLL
+  for (uint32_t i = 0; i < most_kept; ++i) kept[i].x = four_of<true>(x, mine + i * step, call.cols);
   float squares = 0.0f;
   SLUICE_UNROLL
   for (uint32_t i = 0; i < most_kept; ++i) squares = add_squares(kept[i].x, squares);
@@ -143,8 +144,10 @@ SLUICE_KERNEL void rms_norm_quantize_kernel(RmsNormCall call, std::byte* quantiz
   SLUICE_UNROLL
   for (uint32_t i = 0; i < most_kept; ++i)
     if (of_warp + i * step < call.cols) store_normed(call, kept[i], scale, mine + i * step, out, row, layout);
-  for (uint32_t first = most_kept * step; of_warp + first < call.cols; first += step)
-    store_normed(call, kept_of(call, x, mine + first), scale, mine + first, out, row, layout);
+  for (uint32_t first = most_kept * step; of_warp + first < call.cols; first += step) {
+    const uint32_t c = mine + first;
+    store_normed(call, {four_of<true>(x, c, call.cols), weights_of(call, c)}, scale, c, out, row, layout);
+  }
 }
 
 }  // namespace

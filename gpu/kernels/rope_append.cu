@@ -47,11 +47,13 @@ SLUICE_DEVICE void rotate_key(const RopeCall& call, const KvAppendCall& append, 
 
 template <class T>
 SLUICE_KERNEL void rope_append_kernel(RopeCall q, RopeCall k, KvAppendCall append, Items n) {
-  take_turn();
+  let_next_begin();
   SLUICE_SHARED(KvPlace, place, [1]);
   const uint32_t token = block_y();
   const bool only_queries = (block_x() + 1) * threads <= n.queries;
-  if (thread_x() == 0 && !only_queries) place[0] = place_of(append, token);
+  if (thread_x() == 0 && !only_queries)
+    place[0] = place_of(append, token);  // by tables, which no kernel just before writes
+  wait_for_previous();
   block_barrier();
   uint32_t i = block_x() * threads + thread_x();
   if (i < n.queries) return rotate_query(q, token, i);

@@ -5,34 +5,10 @@
 #include <cmath>
 #include <thread>
 
-#include "gpu/kernel_context.h"
 #include "tests/gpu/gpu_rig.h"
-#include "tests/support/cuda_buffers.h"
 
 namespace sluice::testing {
 namespace {
-
-TEST_CASE("gpu device: counters of kernels begin as zeros, behind the scratch memory, where there is room") {
-  const StandIn standin;
-  const auto memory = gpu::GpuMemory::create(0, gpu::with_counters(10008)).value();
-  gpu::KernelContext context;
-  REQUIRE(gpu::give_scratch(context, 0, *memory).ok());
-  CHECK(context.scratch == memory->base());
-  CHECK(context.scratch_bytes == 10008);
-  REQUIRE(context.counters != nullptr);
-  std::vector<uint32_t> counters(gpu::tile_counters, 1);
-  const testing::CudaStream stream;
-  REQUIRE(cudaMemcpyAsync(counters.data(), context.counters, counters.size() * sizeof(uint32_t), cudaMemcpyDeviceToHost,
-                          stream) == cudaSuccess);
-  stream.synchronize();
-  CHECK(counters == std::vector<uint32_t>(gpu::tile_counters, 0));
-
-  const MemorySlice small(*memory, 0, 4096);
-  gpu::KernelContext without;
-  REQUIRE(gpu::give_scratch(without, 0, small).ok());
-  CHECK(without.counters == nullptr);
-  CHECK(without.scratch_bytes == 4096);
-}
 
 TEST_CASE("gpu device: what it is and wants") {
   const StandIn standin;

@@ -135,17 +135,13 @@ struct Scene {
   }
 };
 
-inline std::vector<float> attend(const Scene& scene, const KernelContext& context) {
+inline std::vector<float> attend(const Scene& scene, uint64_t scratch_bytes = 1 << 20) {
+  const Context context(scratch_bytes);
   const DeviceArray<float> q(scene.q), out(scene.n_out());
   const Table<TokenSlot> tokens(scene.tokens);
   const Spans spans = scene.spans();
-  run_call(scene.call(q.data(), tokens.data(), spans, out.data()), context);
+  run_call(scene.call(q.data(), tokens.data(), spans, out.data()), context.get());
   return out.get();
-}
-
-inline std::vector<float> attend(const Scene& scene, uint64_t scratch_bytes = 1 << 20) {
-  const Context context(scratch_bytes);
-  return attend(scene, context.get());
 }
 
 // By a device of so many SMs.
@@ -153,11 +149,16 @@ inline std::vector<float> attend_on(uint32_t n_sms, const Scene& scene) {
   const Context context(1 << 20);
   KernelContext device = context.get();
   device.n_sms = n_sms;
-  return attend(scene, device);
+  const DeviceArray<float> q(scene.q), out(scene.n_out());
+  const Table<TokenSlot> tokens(scene.tokens);
+  const Spans spans = scene.spans();
+  run_call(scene.call(q.data(), tokens.data(), spans, out.data()), device);
+  return out.get();
 }
 
 // Several calls of `pages` pages each that carry the state.
-inline std::vector<float> attend_in_parts(const Scene& scene, uint32_t pages, const KernelContext& context) {
+inline std::vector<float> attend_in_parts(const Scene& scene, uint32_t pages, uint64_t scratch_bytes = 1 << 20) {
+  const Context context(scratch_bytes);
   const DeviceArray<float> q(scene.q), out(scene.n_out()), state(scene.n_state());
   const Table<TokenSlot> tokens(scene.tokens);
   size_t most = 0;
@@ -168,14 +169,9 @@ inline std::vector<float> attend_in_parts(const Scene& scene, uint32_t pages, co
     call.start = first == 0;
     call.finish = first + pages >= most;
     call.state = state.data();
-    run_call(call, context);
+    run_call(call, context.get());
   }
   return out.get();
-}
-
-inline std::vector<float> attend_in_parts(const Scene& scene, uint32_t pages, uint64_t scratch_bytes = 1 << 20) {
-  const Context context(scratch_bytes);
-  return attend_in_parts(scene, pages, context.get());
 }
 
 // One head of one query in double precision; `size` is what rounding errors are measured against.

@@ -89,23 +89,14 @@ class Table {
   void* memory_ = nullptr;
 };
 
-// Scratch memory and counters for attention calls; grid sizes as on a card of 8 SMs.
+// Scratch memory for attention calls; grid sizes as on a card of 8 SMs.
 class Context {
  public:
-  explicit Context(size_t scratch_bytes = 0)
-      : scratch_(scratch_bytes), counters_(std::vector<uint32_t>(tile_counters, 0)) {}
-  KernelContext get() const {
-    KernelContext context = without_counters();
-    context.counters = counters_.data();
-    return context;
-  }
-  KernelContext without_counters() const { return {8, scratch_.data(), scratch_.size()}; }
-  // As kernels have to leave them.
-  bool counters_are_zero() const { return counters_.get() == std::vector<uint32_t>(tile_counters, 0); }
+  explicit Context(size_t scratch_bytes = 0) : scratch_(scratch_bytes) {}
+  KernelContext get() const { return {8, scratch_.data(), scratch_.size()}; }
 
  private:
   DeviceArray<std::byte> scratch_;
-  DeviceArray<uint32_t> counters_;
 };
 
 // While this lives the stand-in sees to it that kernels which begin early do not copy from this memory before they wait

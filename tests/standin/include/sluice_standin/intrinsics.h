@@ -220,9 +220,6 @@ inline int32_t atomic_max(int32_t* to, int32_t value) {
   return old;
 }
 
-// Counts a block that has done its part; how many had before.
-inline uint32_t count_block(uint32_t* counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_ACQ_REL); }
-
 inline float fast_exp(float x) { return expf(x); }
 inline float fast_exp2(float x) { return exp2f(x); }
 
