@@ -78,10 +78,10 @@ SLUICE_DEVICE Fetched fetch(const AttentionCall& call, const PagePart& part, uin
 
 // A lane has a column of a row; with a state the warp has all columns in turn, since it also writes m and l.
 SLUICE_KERNEL void attention_merge_kernel(AttentionCall call, Tables tables, PagePart part, Q8Out quantized) {
-  let_next_begin();
   const uint32_t token = block_x() / call.n_heads, head = block_x() % call.n_heads;
   const Seen seen = seen_pages(call, tables, part, token, head);  // of tables, which no kernel just before writes
   wait_for_previous();
+  let_next_begin();  // not before: its blocks would crowd beside those of attention
   float* state = call.state == nullptr ? nullptr : call.state + uint64_t{block_x()} * state_size(call);
   const PageSums before = call.start ? PageSums{-INFINITY, 0.0f} : PageSums{state[0], state[1]};
   warp_barrier();  // all have read the state

@@ -367,6 +367,7 @@ SLUICE_DEVICE Run attend_first(const AttentionCall& call, const Tables& tables, 
   if (any) stage_cells(call, walk, page, old, 0, memory);
   clear_queries(n, memory);
   wait_for_previous();  // queries and new cells are those of kernels before
+  let_next_begin();     // whose blocks are small, and let none begin before this kernel has ended
   if (any && old.last < page_cells) stage_cells(call, walk, page, {old.last, page_cells}, 0, memory);
   async_commit();
   split_queries(call, rows, n, memory);
@@ -390,7 +391,6 @@ SLUICE_KERNEL void attention_pages_kernel(AttentionCall call, Tables tables, Pag
     attend_run(call, part, rows, run, walk, *memory);
     first = run.last;
   }
-  let_next_begin();
 }
 
 template <uint32_t K16>
