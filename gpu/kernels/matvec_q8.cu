@@ -7,10 +7,11 @@
 // A block works on tiles of 16 or 32 rows, one after the other; its four warps (eight where rows are long) take turns
 // at the chunks of 256 columns, which come through shared memory ahead of use (matvec_stage.h), those of the next tile
 // behind those of this one. The integer dot product of each block of 32 values (Q6_K: 16) is exact; scale_x * (scale_w
-// * dot + min_w * sum_x) is added to one of four sums of the warp, that of blocks 2j and 2j + 1 of every chunk. The
-// four are added as (0 + 1) + (2 + 3), then the warps in their order. All that depends on the column alone, so a row's
-// bits are the same for any number of tokens, any row tile and any size of grids. Products of the same activations
-// share a launch: a kernel of 10 us is mostly begin and end.
+// * dot + min_w * sum_x) is added to one of four sums, that of blocks 2j and 2j + 1 of every chunk. The
+// four are added as (0 + 1) + (2 + 3), and these of chunks i, i + 8, … in the order of i: a row has eight sums, which
+// eight warps have one each, four warps two. All that depends on the column alone, so a row's bits are the same for any
+// number of tokens and of warps, any row tile and any size of grids. Products of the same activations share a launch: a
+// kernel of 10 us is mostly begin and end.
 //
 // One token has a kernel of its own, with the same sums: a product of 16 rows and 8 columns would be 7/8 waste, so
 // the columns are the eight blocks of the chunk, each multiplied with the weights of its block and zeros else. The
@@ -64,13 +65,27 @@ struct OneProduct {
   const Q8Scale* x_scales;
   uint32_t g = lane() / 4, t = lane() % 4;
   float acc[2] = {};  // rows g and g + 8, blocks 2t and 2t + 1
+  float other[2] = {};  // the same of the other turn, where there are two
   uint32_t words[2] = {};
   Q8Scale scale[2] = {};
 
   SLUICE_DEVICE_MEMBER OneProduct(const ProductGroup& group, WarpMemory<V>& /*memory*/)
       : x(group.x), x_scales(reinterpret_cast<const Q8Scale*>(group.x + group.layout.scales)) {}
 
-  SLUICE_DEVICE_MEMBER void begin() { acc[0] = acc[1] = 0.0f; }
+  SLUICE_DEVICE_MEMBER void begin() {
+    acc[0] = acc[1] = other[0] = other[1] = 0.0f;
+  }
+
+  SLUICE_DEVICE_MEMBER void turn() {
+    if constexpr (V::turns > 1) {
+      SLUICE_UNROLL
+      for (uint32_t i = 0; i < 2; ++i) {
+        const float first = acc[i];
+        acc[i] = other[i];
+        other[i] = first;
+      }
+    }
+  }
 
   SLUICE_DEVICE_MEMBER void prepare(uint32_t chunk, uint32_t n_subs) {
     const std::byte* at = x + uint64_t{chunk} * chunk_cols + 32 * least(g, n_subs - 1) + 4 * t;
@@ -145,16 +160,21 @@ struct OneProduct {
 
   SLUICE_DEVICE_MEMBER void finish(float* partial) {
     SLUICE_UNROLL
-    for (uint32_t h = 0; h < 2; ++h) {
-      acc[h] += shuffle_xor(acc[h], 1);
-      acc[h] += shuffle_xor(acc[h], 2);
-      if (t == 0) partial[g + 8 * h] = acc[h];
+    for (uint32_t turn_of = 0; turn_of < V::turns; ++turn_of) {
+      SLUICE_UNROLL
+      for (uint32_t h = 0; h < 2; ++h) {
+        acc[h] += shuffle_xor(acc[h], 1);
+        acc[h] += shuffle_xor(acc[h], 2);
+        if (t == 0) partial[turn_of * V::warps * V::rows + g + 8 * h] = acc[h];
+      }
+      turn();
     }
   }
 };
 
 template <class V>
-SLUICE_KERNEL void matvec_one_kernel(SLUICE_CONSTANT ProductGroup group) {
+SLUICE_KERNEL_BOUNDED(32 * V::warps, V::most_blocks)
+void matvec_one_kernel(SLUICE_CONSTANT ProductGroup group) {
   SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
   OneProduct<V> product(group, memory->warp[warp()]);
   if constexpr (V::by_rows) work_through_rows<V>(group, *memory, product);
@@ -240,6 +260,8 @@ struct Products {
                                           dots[k][e], acc[m][n][e][s / 2]);
   }
 
+  SLUICE_DEVICE_MEMBER void turn() {}
+
   SLUICE_DEVICE_MEMBER void finish(float* partial) {
     SLUICE_UNROLL
     for (uint32_t m = 0; m < M; ++m) SLUICE_UNROLL
@@ -253,7 +275,7 @@ struct Products {
 };
 
 template <class V>
-SLUICE_KERNEL_BOUNDED(32 * V::warps, V::warps > 4 ? 1 : 3)
+SLUICE_KERNEL_BOUNDED(32 * V::warps, V::most_blocks)
 void matvec_q8_kernel(SLUICE_CONSTANT ProductGroup group) {
   SLUICE_DYNAMIC_SHARED(BlockMemory<V>, memory);
   Products<V> products(group, memory->warp[warp()]);
@@ -277,15 +299,23 @@ ProductGroup group_of(std::span<const MatmulCall> calls) {
   return group;
 }
 
+// So much shared memory that an SM takes no more blocks than fall to each: those that begin while a kernel before still
+// runs would else crowd where it has left, and the others wait for the SMs that have one more.
+uint32_t evened_out(uint32_t shared_bytes, uint32_t n_blocks, uint32_t n_sms) {
+  const uint32_t share = shared_of_sm / blocks_for(n_blocks, n_sms) - reserved_of_block;
+  return std::clamp(share / 128 * 128, shared_bytes, std::max(shared_bytes, most_shared));
+}
+
 template <class V>
 Status start(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
   static_assert(sizeof(BlockMemory<V>) <= most_shared);
-  constexpr uint32_t resident = shared_of_sm / (sizeof(BlockMemory<V>) + 1024);
+  constexpr uint32_t room = shared_of_sm / (sizeof(BlockMemory<V>) + reserved_of_block);
+  constexpr uint32_t resident = V::by_rows && V::most_blocks < room ? V::most_blocks : room;
   const ProductGroup group = group_of<V>(calls);
-  const uint32_t most = resident * context.n_sms;
-  const LaunchShape shape{.grid_x = group.n_tiles < most ? group.n_tiles : most,
+  const uint32_t n_blocks = std::min(group.n_tiles, resident * context.n_sms);
+  const LaunchShape shape{.grid_x = n_blocks,
                           .block_x = 32 * V::warps,
-                          .shared_bytes = sizeof(BlockMemory<V>),
+                          .shared_bytes = evened_out(sizeof(BlockMemory<V>), n_blocks, context.n_sms),
                           .early = true};
   const auto kernel = [] {
     if constexpr (V::N == 0) return matvec_one_kernel<V>;
@@ -313,8 +343,14 @@ Status start_of(cudaStream_t stream, std::span<const MatmulCall> calls, const Ke
 
 template <class F, class Way>
 Status start_one(cudaStream_t stream, std::span<const MatmulCall> calls, const KernelContext& context) {
-  if constexpr (has_long_rows<F>)
+  if constexpr (std::is_same_v<Way, ByRows>) {
+    uint64_t rows = 0;
+    for (const MatmulCall& call : calls) rows += call.rows;
+    if (calls.front().cols > long_row || rows < many_rows)
+      return start<Variant<F, Way, 0, 1, 8>>(stream, calls, context);
+  } else if constexpr (has_long_rows<F>) {
     if (calls.front().cols > long_row) return start<Variant<F, Way, 0, 1, 8>>(stream, calls, context);
+  }
   return start<Variant<F, Way, 0, 1, 4>>(stream, calls, context);
 }
 
