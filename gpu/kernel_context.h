@@ -12,6 +12,7 @@ namespace sluice::gpu {
 inline KernelContext kernel_context(int device, const cudaDeviceProp& properties) {
   KernelContext context;
   context.n_sms = static_cast<uint32_t>(properties.multiProcessorCount);
+  context.sm_shared_bytes = static_cast<uint32_t>(properties.sharedMemPerMultiprocessor);
   context.transfers = properties.major >= 9;
   context.dense = dense_product(device);
   return context;

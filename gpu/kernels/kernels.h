@@ -38,7 +38,8 @@ struct KernelContext {
   // The library for products of long prompts (gpu/dense_product.h), null to do without it; outlives the context.
   // It is used where the scratch memory has dense_least_scratch_bytes.
   DenseProduct* dense = nullptr;
-  bool transfers = false;  // kernels may use transfer_row() (intrinsics.h): compute capability 9.0 and later
+  uint32_t sm_shared_bytes = 0;  // shared memory of an SM; 0: grids are not evened out by it. Never shows in results
+  bool transfers = false;        // kernels may use transfer_row() (intrinsics.h): compute capability 9.0 and later
 };
 
 // Errors: unsupported (a type or shape without kernels), over_budget (scratch too small), or the launch's.

@@ -64,7 +64,7 @@ struct OneProduct {
   const std::byte* x;
   const Q8Scale* x_scales;
   uint32_t g = lane() / 4, t = lane() % 4;
-  float acc[2] = {};  // rows g and g + 8, blocks 2t and 2t + 1
+  float acc[2] = {};    // rows g and g + 8, blocks 2t and 2t + 1
   float other[2] = {};  // the same of the other turn, where there are two
   uint32_t words[2] = {};
   Q8Scale scale[2] = {};
@@ -72,9 +72,7 @@ struct OneProduct {
   SLUICE_DEVICE_MEMBER OneProduct(const ProductGroup& group, WarpMemory<V>& /*memory*/)
       : x(group.x), x_scales(reinterpret_cast<const Q8Scale*>(group.x + group.layout.scales)) {}
 
-  SLUICE_DEVICE_MEMBER void begin() {
-    acc[0] = acc[1] = other[0] = other[1] = 0.0f;
-  }
+  SLUICE_DEVICE_MEMBER void begin() { acc[0] = acc[1] = other[0] = other[1] = 0.0f; }
 
   SLUICE_DEVICE_MEMBER void turn() {
     if constexpr (V::turns > 1) {
@@ -300,10 +298,11 @@ ProductGroup group_of(std::span<const MatmulCall> calls) {
 }
 
 // So much shared memory that an SM takes no more blocks than fall to each: those that begin while a kernel before still
-// runs would else crowd where it has left, and the others wait for the SMs that have one more.
-uint32_t evened_out(uint32_t shared_bytes, uint32_t n_blocks, uint32_t n_sms) {
-  const uint32_t share = shared_of_sm / blocks_for(n_blocks, n_sms) - reserved_of_block;
-  return std::clamp(share / 128 * 128, shared_bytes, std::max(shared_bytes, most_shared));
+// runs would else crowd where it has left, and in the end all wait for the SMs that have one more.
+uint32_t evened_out(uint32_t shared_bytes, uint32_t n_blocks, const KernelContext& context) {
+  const uint32_t share = context.sm_shared_bytes / blocks_for(n_blocks, context.n_sms);
+  if (share <= shared_bytes + reserved_of_block) return shared_bytes;
+  return std::min((share - reserved_of_block) / 128 * 128, most_shared);
 }
 
 template <class V>
@@ -315,7 +314,7 @@ Status start(cudaStream_t stream, std::span<const MatmulCall> calls, const Kerne
   const uint32_t n_blocks = std::min(group.n_tiles, resident * context.n_sms);
   const LaunchShape shape{.grid_x = n_blocks,
                           .block_x = 32 * V::warps,
-                          .shared_bytes = evened_out(sizeof(BlockMemory<V>), n_blocks, context.n_sms),
+                          .shared_bytes = evened_out(sizeof(BlockMemory<V>), n_blocks, context),
                           .early = true};
   const auto kernel = [] {
     if constexpr (V::N == 0) return matvec_one_kernel<V>;

@@ -189,6 +189,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     properties->memoryBusWidth = 256;
     properties->l2CacheSize = 32 << 20;
     properties->sharedMemPerBlockOptin = standin::max_shared_bytes;
+    properties->sharedMemPerMultiprocessor = standin::max_shared_bytes + 1024;
     return cudaSuccess;
   });
 }

@@ -83,6 +83,7 @@ struct cudaDeviceProp {
   int memoryBusWidth;
   int l2CacheSize;
   size_t sharedMemPerBlockOptin;
+  size_t sharedMemPerMultiprocessor;
 };
 
 enum cudaMemcpyKind {
