@@ -97,15 +97,16 @@ void all_blocks(const std::byte* from, uint32_t n, float* out) {
 
 Q4KScales q4_k_scales(const std::byte* block) {
   const float d = sluice::half_to_float(load<uint16_t>(block)), dmin = sluice::half_to_float(load<uint16_t>(block + 2));
-  uint8_t scales[12];
-  __builtin_memcpy(scales, block + 4, sizeof(scales));
+  // Six bits each: of the first four in the first eight bytes, of the others four in the last ones and two above those.
+  const auto first = load<uint32_t>(block + 4), second = load<uint32_t>(block + 8), third = load<uint32_t>(block + 12);
+  const uint32_t scale[2] = {first & 0x3f3f3f3f, (third & 0x0f0f0f0f) | (first >> 2 & 0x30303030)};
+  const uint32_t min[2] = {second & 0x3f3f3f3f, (third >> 4 & 0x0f0f0f0f) | (second >> 2 & 0x30303030)};
+  uint8_t scales[8], mins[8];
+  __builtin_memcpy(scales, scale, sizeof(scales));
+  __builtin_memcpy(mins, min, sizeof(mins));
   Q4KScales out;
-  for (uint32_t s = 0; s < 8; ++s) {
-    const int scale = s < 4 ? scales[s] & 63 : (scales[s + 4] & 15) | (scales[s - 4] >> 6) << 4;
-    const int min = s < 4 ? scales[s + 4] & 63 : (scales[s + 4] >> 4) | (scales[s] >> 6) << 4;
-    out.scale[s] = d * static_cast<float>(scale);
-    out.min[s] = -(dmin * static_cast<float>(min));
-  }
+  for (uint32_t s = 0; s < 8; ++s) out.scale[s] = d * static_cast<float>(scales[s]);
+  for (uint32_t s = 0; s < 8; ++s) out.min[s] = -(dmin * static_cast<float>(mins[s]));
   return out;
 }
 

@@ -55,6 +55,13 @@ struct Dot {
 [[gnu::always_inline]] inline I load_bytes(const std::byte* p) {
   return (I)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i_u*>(p)));
 }
+[[gnu::always_inline]] inline void store_low_bytes(void* p, I x) {
+  const __m256i picked = _mm256_shuffle_epi8(
+      (__m256i)x,
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)));
+  const __m128i low = _mm256_castsi256_si128(picked), high = _mm256_extracti128_si256(picked, 1);
+  store(p, _mm_cvtsi128_si64(_mm_unpacklo_epi32(low, high)));
+}
 [[gnu::always_inline]] inline I load_words(const std::byte* p) { return (I)_mm256_cvtepu16_epi32(load16(p)); }
 
 [[gnu::always_inline]] inline I weighted_sums(const int16_t* s, int16_t lo, int16_t hi) {

@@ -44,6 +44,7 @@ struct Dot {
 };
 
 [[gnu::always_inline]] inline I load_bytes(const std::byte* p) { return (I)_mm512_cvtepu8_epi32(load16(p)); }
+[[gnu::always_inline]] inline void store_low_bytes(void* p, I x) { store(p, _mm512_cvtepi32_epi8((__m512i)x)); }
 [[gnu::always_inline]] inline I load_words(const std::byte* p) { return (I)_mm512_cvtepu16_epi32(load<__m256i>(p)); }
 
 [[gnu::always_inline]] inline I weighted_sums(const int16_t* s, int16_t lo, int16_t hi) {

@@ -66,6 +66,12 @@ struct Dot {
 [[gnu::always_inline]] inline I load_bytes(const std::byte* p) {
   return I{load<uint8_t>(p), load<uint8_t>(p + 1), load<uint8_t>(p + 2), load<uint8_t>(p + 3)};
 }
+// The lowest byte of each.
+[[gnu::always_inline]] inline void store_low_bytes(void* p, I x) {
+  const uint8_t bytes[lanes] = {static_cast<uint8_t>(x[0]), static_cast<uint8_t>(x[1]), static_cast<uint8_t>(x[2]),
+                                static_cast<uint8_t>(x[3])};
+  __builtin_memcpy(p, bytes, lanes);
+}
 [[gnu::always_inline]] inline I load_words(const std::byte* p) {
   return I{load<uint16_t>(p), load<uint16_t>(p + 2), load<uint16_t>(p + 4), load<uint16_t>(p + 6)};
 }

@@ -3,8 +3,9 @@
 // A block holds an infinity or a NaN: it becomes zeros with the scale NaN, so that it is noticed. Integers, their sums
 // and the order of what is rounded are the same on all instruction sets, and so are the bits.
 //
-// Weights are quantized a second time, by at most a 254th of the largest in their block. Of Q4_K all sixteen values
-// that a sub-block may have are quantized, and its weights looked up: some 20 operations for 64 of them.
+// Weights are quantized a second time, by at most a 254th of the largest in their block; of Q4_K and Q6_K, for which
+// this is used, of the largest that their scales allow. Of Q4_K all sixteen values that a sub-block may have are
+// quantized, and its weights looked up: some 20 operations for 64 of them.
 #include "cpu/kernels/declare.h"
 #include "cpu/kernels/dense.h"
 #include "cpu/kernels/dequant.h"
@@ -12,8 +13,6 @@
 
 namespace sluice::cpu::SLUICE_ISA {
 namespace {
-
-typedef int8_t Bytes __attribute__((vector_size(lanes)));
 
 constexpr uint32_t piece_rows = 16, piece_bytes = piece_rows * wide_step;
 constexpr uint32_t step_bytes = act_group * wide_step;
@@ -43,10 +42,10 @@ struct Scaling {
   return {127.0f / most, most / 127.0f};
 }
 
-// To the nearest integer, ties to even: adding 1.5 * 2^23 leaves it in the low bits.
-[[gnu::always_inline]] inline Bytes quantized(F x, float factor) {
-  return __builtin_convertvector((I)(x * factor + 0x1.8p23f) - 0x4b400000, Bytes);
-}
+constexpr float nearest_magic = 0x1.8p23f;
+
+// As the nearest integers, ties to even: adding 1.5 * 2^23 leaves them in the low bits.
+[[gnu::always_inline]] inline void store_nearest(void* p, F x) { store_low_bytes(p, (I)(x + nearest_magic)); }
 
 // A block of one row as integers, filled up with zeros.
 struct Row {
@@ -63,7 +62,7 @@ void quantize_row(const float* x, uint32_t cols, Row& row) {
     __builtin_memset(row.q, 0, sizeof(row.q));
     return;
   }
-  for (uint32_t c = 0; c < cols; c += lanes) store(row.q + c, quantized(load<F>(x + c), s.factor));
+  for (uint32_t c = 0; c < cols; c += lanes) store_nearest(row.q + c, load<F>(x + c) * s.factor);
   __builtin_memset(row.q + cols, 0, wide_block - cols);
 }
 
@@ -110,34 +109,38 @@ struct Place {
           reinterpret_cast<float*>(block + uint64_t{steps} * step_bytes) + row};
 }
 
-// The sixteen values of a sub-block of Q4_K.
+// The sixteen values of a sub-block of Q4_K, and 64 weights: the low nibbles of 32 bytes by the one table, the high
+// ones by the other.
+#ifdef SLUICE_ISA_avx512
+using Table = __m256i;  // twice
+
+[[gnu::always_inline]] inline Table table_of(float scale, float min) {
+  F nibble;
+  for (uint32_t i = 0; i < 16; ++i) nibble[i] = static_cast<float>(i);
+  const I values = (I)(fma(set(scale), nibble, set(min)) + nearest_magic);
+  return _mm256_broadcastsi128_si256(_mm512_cvtepi32_epi8((__m512i)values));
+}
+
+[[gnu::always_inline]] inline void look_up(Table low, Table high, const std::byte* nibbles, std::byte* out) {
+  const __m256i both = load<__m256i>(nibbles), low_bits = _mm256_set1_epi8(15);
+  store(out, _mm256_shuffle_epi8(low, _mm256_and_si256(both, low_bits)));
+  store(out + 32, _mm256_shuffle_epi8(high, _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits)));
+}
+#else
 struct Table {
-  alignas(16) int8_t q[16];
+  int8_t q[16];
 };
 
-[[gnu::always_inline]] inline Table table_of(float scale, float min, float factor) {
+[[gnu::always_inline]] inline Table table_of(float scale, float min) {
   Table table;
   for (uint32_t i = 0; i < 16; i += lanes) {
     F nibble;
     for (uint32_t k = 0; k < lanes; ++k) nibble[k] = static_cast<float>(i + k);
-    store(table.q + i, quantized(scale * nibble + min, factor));
+    store_nearest(table.q + i, fma(set(scale), nibble, set(min)));
   }
   return table;
 }
 
-// 64 weights: the low nibbles of 32 bytes by the one table, the high ones by the other.
-#ifdef SLUICE_ISA_avx512
-[[gnu::always_inline]] inline void look_up(const Table& low, const Table& high, const std::byte* nibbles,
-                                           std::byte* out) {
-  const __m256i both = load<__m256i>(nibbles), low_bits = _mm256_set1_epi8(15);
-  const __m256i first =
-      _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load<__m128i>(low.q)), _mm256_and_si256(both, low_bits));
-  const __m256i second = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load<__m128i>(high.q)),
-                                             _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits));
-  store(out, first);
-  store(out + 32, second);
-}
-#else
 [[gnu::always_inline]] inline void look_up(const Table& low, const Table& high, const std::byte* nibbles,
                                            std::byte* out) {
   for (uint32_t i = 0; i < 32; ++i) {
@@ -151,11 +154,12 @@ struct Table {
 void q4_k_to_wide8(const std::byte* from, const Place& out) {
   const Q4KScales scales = q4_k_scales(from);
   uint32_t most = 0;  // by the ends of what each sub-block may hold
-  for (uint32_t s = 0; s < 8; ++s)
-    for (const float end : {scales.min[s], scales.scale[s] * 15.0f + scales.min[s]}) {
-      const uint32_t bits = __builtin_bit_cast(uint32_t, end) & 0x7fffffffu;
-      most = bits > most ? bits : most;
-    }
+  for (uint32_t s = 0; s < 8; ++s) {
+    const uint32_t first = __builtin_bit_cast(uint32_t, scales.min[s]) & 0x7fffffffu;
+    const uint32_t last = __builtin_bit_cast(uint32_t, scales.scale[s] * 15.0f + scales.min[s]) & 0x7fffffffu;
+    most = first > most ? first : most;
+    most = last > most ? last : most;
+  }
   const Scaling s = scaling_of(most);
   *out.scale = s.scale;
   for (uint32_t pair = 0; pair < 4; ++pair) {
@@ -164,14 +168,51 @@ void q4_k_to_wide8(const std::byte* from, const Place& out) {
       __builtin_memset(to, 0, wide_step);
       continue;
     }
-    const Table low = table_of(scales.scale[2 * pair], scales.min[2 * pair], s.factor);
-    const Table high = table_of(scales.scale[2 * pair + 1], scales.min[2 * pair + 1], s.factor);
+    const uint32_t i = 2 * pair;
+    const Table low = table_of(scales.scale[i] * s.factor, scales.min[i] * s.factor);
+    const Table high = table_of(scales.scale[i + 1] * s.factor, scales.min[i + 1] * s.factor);
     look_up(low, high, from + 16 + uint64_t{32} * pair, to);
+  }
+}
+
+// The 6-bit values of a block of Q6_K, in the order of their columns.
+[[gnu::always_inline]] inline void unpack_q6_k(const std::byte* from, uint8_t* q) {
+  for (uint32_t half = 0; half < 2; ++half, q += 128)
+    for (uint32_t i = 0; i < 32; ++i) {
+      const auto first = load<uint8_t>(from + 64 * half + i), second = load<uint8_t>(from + 64 * half + 32 + i);
+      const auto high = load<uint8_t>(from + 128 + 32 * half + i);
+      q[i] = static_cast<uint8_t>((first & 15) | (high & 3) << 4);
+      q[32 + i] = static_cast<uint8_t>((second & 15) | (high >> 2 & 3) << 4);
+      q[64 + i] = static_cast<uint8_t>(first >> 4 | (high >> 4 & 3) << 4);
+      q[96 + i] = static_cast<uint8_t>(second >> 4 | (high >> 6) << 4);
+    }
+}
+
+void q6_k_to_wide8(const std::byte* from, const Place& out) {
+  const float d = sluice::half_to_float(load<uint16_t>(from + 208));
+  int32_t most = 0;
+  for (uint32_t i = 0; i < 16; ++i) {
+    const int32_t scale = load<int8_t>(from + 192 + i), size = scale < 0 ? -scale : scale;
+    most = size > most ? size : most;
+  }
+  const float largest = d * static_cast<float>(32 * most);
+  const Scaling s = scaling_of(__builtin_bit_cast(uint32_t, largest) & 0x7fffffffu);
+  *out.scale = s.scale;
+  alignas(64) uint8_t q[wide_block];
+  unpack_q6_k(from, q);
+  for (uint32_t i = 0; i < 16; ++i) {
+    const float scale = s.factor == 0.0f ? 0.0f : d * static_cast<float>(load<int8_t>(from + 192 + i)) * s.factor;
+    std::byte* to = out.values + uint64_t{i / 4} * step_bytes + uint64_t{i % 4} * 16;
+    for (uint32_t c = 0; c < 16; c += lanes) {
+      const I value = load_bytes(reinterpret_cast<const std::byte*>(q) + 16 * i + c) - 32;
+      store_nearest(to + c, to_float(value) * scale);
+    }
   }
 }
 
 void row_to_wide8(DType type, const std::byte* from, uint32_t cols, const Place& out) {
   if (type == DType::q4_k) return q4_k_to_wide8(from, out);
+  if (type == DType::q6_k) return q6_k_to_wide8(from, out);
   alignas(64) float values[wide_block];
   Row row;
   dequantize(type, from, cols, values);

@@ -302,7 +302,7 @@ ProductGroup group_of(std::span<const MatmulCall> calls) {
 uint32_t evened_out(uint32_t shared_bytes, uint32_t n_blocks, const KernelContext& context) {
   const uint32_t share = context.sm_shared_bytes / blocks_for(n_blocks, context.n_sms);
   if (share <= shared_bytes + reserved_of_block) return shared_bytes;
-  return std::min((share - reserved_of_block) / 128 * 128, most_shared);
+  return std::max(shared_bytes, std::min((share - reserved_of_block) / 128 * 128, most_shared));
 }
 
 template <class V>
