@@ -4,14 +4,14 @@
 // Bytes: the weights once (rows * cols * 0.56 to 1.06), the activations from the caches. Flops: 2 * tokens * rows *
 // cols. Bound by device memory, and by the latency of unpacking where a matrix has few rows.
 //
-// A block works on tiles of 16 or 32 rows, one after the other; its four warps (eight where rows are long) take turns
+// A block works on tiles of 16 or 32 rows, one after the other; its four or eight warps (matvec_work.h) take turns
 // at the chunks of 256 columns, which come through shared memory ahead of use (matvec_stage.h), those of the next tile
 // behind those of this one. The integer dot product of each block of 32 values (Q6_K: 16) is exact; scale_x * (scale_w
-// * dot + min_w * sum_x) is added to one of four sums, that of blocks 2j and 2j + 1 of every chunk. The
-// four are added as (0 + 1) + (2 + 3), and these of chunks i, i + 8, … in the order of i: a row has eight sums, which
-// eight warps have one each, four warps two. All that depends on the column alone, so a row's bits are the same for any
-// number of tokens and of warps, any row tile and any size of grids. Products of the same activations share a launch: a
-// kernel of 10 us is mostly begin and end.
+// * dot + min_w * sum_x) is added to one of four sums, that of blocks 2j and 2j + 1 of every chunk. The four are added as
+// (0 + 1) + (2 + 3), and what comes of chunks i, i + 8, … in the order of i: a row has eight sums, of which eight warps
+// have one each, four warps two. All that depends on the column alone, so a row's bits are the same for any number of
+// tokens and of warps, any row tile and any size of grids. Products of the same activations share a launch: a kernel of
+// 10 us is mostly begin and end.
 //
 // One token has a kernel of its own, with the same sums: a product of 16 rows and 8 columns would be 7/8 waste, so
 // the columns are the eight blocks of the chunk, each multiplied with the weights of its block and zeros else. The
