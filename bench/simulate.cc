@@ -5,6 +5,7 @@
 // The planner, executor, weight streams, KV store and tier manager are the real ones; devices, link and disk only take
 // their time (virtual_machine.h). `cost` is that of ideal.h.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -144,11 +145,26 @@ void print(const std::vector<Row>& rows) {
                 r.stall.c_str());
 }
 
+// What the cases need of a machine; one that was measured may know no disk.
+Status check(const Machine& m, const std::string& file) {
+  const auto lacks = [&](const std::string& what) {
+    return Status(Code::unsupported, file + ": a machine without " + what);
+  };
+  if (m.devices.size() < 2) return lacks("a GPU");
+  if (m.tier("disk") == nullptr || m.tier("disk")->read_gb_s <= 0) return lacks("a disk");
+  const std::string& gpu = m.devices[1].id;
+  const auto has_link = [&](const std::string& from, const std::string& to) {
+    return std::any_of(m.links.begin(), m.links.end(),
+                       [&](const LinkRates& l) { return l.from == from && l.to == to && l.gb_s > 0; });
+  };
+  if (!has_link("host", gpu) || !has_link(gpu, "host")) return lacks("links between \"host\" and \"" + gpu + "\"");
+  if (!m.devices[1].matmul_gflops.contains(DType::bf16)) return lacks("matmul_gflops of BF16 for \"" + gpu + "\"");
+  return {};
+}
+
 int run(const std::string& file, bool json) {
   auto machine = engine::read_machine(file);
-  Status status = machine.status();
-  if (status.ok() && machine->devices.size() < 2)
-    status = Status(Code::unsupported, file + ": a machine without a GPU");
+  Status status = machine.ok() ? check(*machine, file) : machine.status();
   std::vector<Row> rows;
   if (status.ok()) {
     Bench bench(std::move(*machine));
