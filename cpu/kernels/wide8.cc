@@ -16,7 +16,6 @@ namespace {
 
 constexpr uint32_t piece_rows = 16, piece_bytes = piece_rows * wide_step;
 constexpr uint32_t step_bytes = act_group * wide_step;
-constexpr uint32_t most_steps = wide_block / wide_step;
 
 // Below this 127 / max might be infinite; such a block counts as zero.
 constexpr float smallest_max = 0x1p-119f;
