@@ -7,7 +7,7 @@
 // stored.
 //
 // Bytes: the weights once for 512 tokens; the activations once for each 128 rows, from the last cache. A weight becomes
-// bf16 in some 0.1 to 0.3 ns, an integer in 0.02 (Q4_K) to 0.2.
+// bf16 in some 0.1 to 0.3 ns, an integer in as many.
 //
 // The bits of out[t][r]: those of the tiles for each 1024 columns, added in order. They depend on the row, the token,
 // cols, and the tiles' kernel alone.

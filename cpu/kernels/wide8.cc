@@ -5,7 +5,7 @@
 //
 // Weights are quantized a second time, by at most a 254th of the largest in their block; of Q4_K and Q6_K, for which
 // this is used, of the largest that their scales allow. Of Q4_K all sixteen values that a sub-block may have are
-// quantized, and its weights looked up: some 20 operations for 64 of them.
+// quantized, and its weights looked up.
 #include "cpu/kernels/declare.h"
 #include "cpu/kernels/dense.h"
 #include "cpu/kernels/dequant.h"
