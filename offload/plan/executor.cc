@@ -234,7 +234,7 @@ bool Executor::recordable() const {
   const uint8_t site = decode.op_site.front();
   const WeightStream& weights = *sites_[site].weights;
   return decode.is_all_at(site) && !far() && sites_[site].queue().can_record() && !weights.streams(false) &&
-         !weights.takes_back();
+         !weights.awaits();
 }
 
 // One recording serves lengths up to a fourth or so apart.

@@ -47,6 +47,7 @@ WeightStream::WeightStream(tier::TierManager& tiers, TierId tier, const WeightBl
       blocks_(blocks),
       movement_(plan.movement),
       holding_(plan.movement.sites[site]),
+      returns_(blocks.size(), false),
       pins_(blocks.size()),
       uses_left_(blocks.size(), 0) {
   for (const bool large : {false, true})
@@ -94,13 +95,30 @@ Status WeightStream::begin_pass(bool prompt, bool large) {
   takes_back_ = !large && !lent_is_here_ && !lent_.empty();
   if (large) lend();
   if (takes_back_) SLUICE_RETURN_IF_ERROR(take_back());
+  else note_returned();
   return run_ahead();
 }
 
 void WeightStream::lend() {
   if (!lent_is_here_) return;
-  for (const uint32_t index : lent_) drop(index, lent_tier_);
+  for (const uint32_t index : lent_) {
+    set_returns(index, false);
+    drop(index, lent_tier_);
+  }
   lent_is_here_ = false;
+}
+
+void WeightStream::set_returns(uint32_t index, bool returns) {
+  if (returns_[index] == returns) return;
+  returns_[index] = returns;
+  n_returning_ += returns ? 1 : -1;
+}
+
+// A pass need not use all that came back in the one before. What has come without a failure is waited for no more.
+void WeightStream::note_returned() {
+  if (n_returning_ == 0) return;
+  for (const uint32_t index : lent_)
+    if (returns_[index] && pins_[index].ready().done() && pins_[index].ready().status().ok()) set_returns(index, false);
 }
 
 // In the order of use, so that the pass may begin with the first ones.
@@ -109,6 +127,7 @@ Status WeightStream::take_back() {
   for (const uint32_t index : lent_) {
     SLUICE_RETURN_IF_ERROR(fetch_in_time(index, lent_tier_));
     SLUICE_ASSIGN_OR_RETURN(pins_[index], tiers_.pin(blocks_[index], lent_tier_));
+    set_returns(index, true);
   }
   return {};
 }
@@ -151,8 +170,9 @@ Result<const std::byte*> WeightStream::use(const Tile& tile, Queue& queue) {
     ahead_bytes_ -= slot_bytes(index);
     ++next_use_;
     queue.wait(pins_[index].ready());
-  } else if (returns(index)) {
+  } else if (returns_[index]) {
     queue.wait(pins_[index].ready());
+    set_returns(index, false);
   }
   return pins_[index].data() + tile.offset;
 }

@@ -64,7 +64,7 @@ class WeightStream {
   // The first row of a tile. Work enqueued on `queue` after this call may read it.
   Result<const std::byte*> use(const Tile& tile, Queue& queue);
   // Whether use() would have nothing to wait for.
-  bool at_hand(const Tile& tile) const { return pins_[tile.block] ? !returns(tile.block) : next_issue_ > next_use_; }
+  bool at_hand(const Tile& tile) const { return pins_[tile.block] ? !returns_[tile.block] : next_issue_ > next_use_; }
   // The work enqueued on `queue` so far was the last of these tiles in this pass; one Event tells when it is done.
   void used(std::span<const Tile* const> tiles, Queue& queue);
 
@@ -75,6 +75,8 @@ class WeightStream {
   bool streams(bool prompt) const { return !cycle(prompt, false).order.empty(); }
   // In this pass what was lent comes back, perhaps to another place.
   bool takes_back() const { return takes_back_; }
+  // Some of it may not be there yet: use() waits for it.
+  bool awaits() const { return n_returning_ > 0; }
   // A vector, or a tile that stays; null if it does not stay.
   const std::byte* resident(const Tile& tile) const;
   BlockId block(uint32_t index) const { return blocks_[index]; }
@@ -88,8 +90,9 @@ class WeightStream {
   uint64_t slot_bytes(uint32_t index) const { return movement_.weights.blocks[index].slot_bytes; }
   const Cycle& cycle(bool prompt, bool large) const { return cycles_[2 * large + prompt]; }
   const std::vector<uint32_t>& order() const { return cycle(prompt_, large_).order; }
-  bool returns(uint32_t index) const { return takes_back_ && holding_.lends(index); }
   Status take_back();
+  void note_returned();
+  void set_returns(uint32_t index, bool returns);
   void lend();
   void drop_streamed();
   void drop(uint32_t index, TierId tier);
@@ -105,6 +108,8 @@ class WeightStream {
   std::vector<uint32_t> lent_;           // blocks
   bool prompt_ = false, large_ = false;  // the kind of the current pass
   bool lent_is_here_ = false, takes_back_ = false;
+  std::vector<bool> returns_;  // by block: on its way back, in this pass or one before, and not waited for so far
+  uint32_t n_returning_ = 0;
   std::vector<tier::Pin> pins_;      // by block: what stays, and what is in use
   std::vector<uint32_t> uses_left_;  // by block, of this pass
   // Counts of blocks since the cycle began or started over; modulo its size they are positions in order().

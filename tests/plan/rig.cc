@@ -153,7 +153,9 @@ void PlanRig::add_accelerator() {
   device_memory = std::make_unique<SimMemory>(slots, false);
   device_budget = std::make_unique<tier::Budget>("device", slots);
   const TierId id = tiers->add_tier("device", *device_memory, *device_budget);
-  up = std::make_unique<SimCopyQueue>();
+  SimCopyQueue::Options copies;
+  copies.latency = options.copy_latency;
+  up = std::make_unique<SimCopyQueue>(copies);
   tiers->connect(host_tier, id, *up);
   cpu::CpuOptions one;
   one.n_threads = 1;

@@ -43,6 +43,7 @@ struct PlanRigOptions {
   std::function<uint32_t(size_t op, bool prompt)> split;  // as in PlacementOptions
   double device_resident = 1;                             // share of its matrices that stays there
   uint32_t near_pages = plan::all_pages, small_step = 0;  // as in PlacementOptions
+  std::chrono::nanoseconds copy_latency{0};               // of each copy to it
   // Routed graphs
   const plan::ExpertPolicy* policy = nullptr;  // with one there is an accelerator
   uint32_t accelerator_experts = 3;
