@@ -272,17 +272,26 @@ void multiply_block(const std::byte* a, const std::byte* b, uint32_t steps, Sums
   }
 }
 #else
-void multiply_block(const std::byte* a, const std::byte* b, uint32_t steps, Sums* sums) {
-  __builtin_memset(sums, 0, act_group * sizeof(Sums));
+constexpr uint32_t rows_at_once = 4;
+
+// Of some rows with `lanes` tokens.
+[[gnu::noinline]] void add_rows(const std::byte* a, const std::byte* b, uint32_t steps, Sums* sums, uint32_t token) {
+  Dot<Values::signed8, 1> dots[rows_at_once];
   for (uint32_t step = 0; step < steps; ++step, a += step_bytes, b += step_bytes)
-    for (uint32_t r = 0; r < act_group; ++r)
-      for (uint32_t k = 0; k < wide_step; ++k) {
-        const int32_t w = load<int8_t>(a + uint64_t{r} * wide_step + k);
-        for (uint32_t t = 0; t < act_group; ++t) {
-          const uint64_t at = t / piece_rows * piece_bytes + uint64_t{k / 4} * wide_step + t % piece_rows * 4 + k % 4;
-          sums[r][t] += w * load<int8_t>(b + at);
-        }
-      }
+    for (uint32_t k = 0; k < wide_step; k += 4) {
+      const I x = from_signed(load<I>(b + uint64_t{k} * piece_rows));
+      unroll<rows_at_once>([&](auto r) __attribute__((always_inline)) {
+        dots[r].template step<0>(x, reinterpret_cast<const int8_t*>(a + r * wide_step + k));
+      });
+    }
+  unroll<rows_at_once>([&](auto r) __attribute__((always_inline)) { store(sums[r] + token, dots[r].total()); });
+}
+
+void multiply_block(const std::byte* a, const std::byte* b, uint32_t steps, Sums* sums) {
+  static_assert(signed_offset == 0);
+  for (uint32_t r = 0; r < act_group; r += rows_at_once)
+    for (uint32_t t = 0; t < act_group; t += lanes)
+      add_rows(a + uint64_t{r} * wide_step, b + t / piece_rows * piece_bytes + t % piece_rows * 4, steps, sums + r, t);
 }
 #endif
 
