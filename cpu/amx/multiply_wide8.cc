@@ -8,11 +8,10 @@
 #include <immintrin.h>
 
 #include "cpu/isa.h"
+#include "cpu/kernels/wide8.h"
 
 namespace sluice::cpu::amx {
 namespace {
-
-constexpr uint32_t piece_rows = 16, piece_bytes = 1024, step_bytes = 4 * piece_bytes;
 
 // What LDTILECFG reads: eight registers of 16 rows of 64 bytes.
 struct alignas(64) Registers {
@@ -72,10 +71,8 @@ void multiply_wide8(const TileCall& call) {
   Sums sums;
   const std::byte *a = call.a, *b = call.b;
   for (uint32_t col = 0; col < call.cols; col += wide_block) {
-    const uint32_t cols = call.cols - col < wide_block ? call.cols - col : wide_block;
-    const uint32_t steps = (cols + wide_step - 1) / wide_step;
-    const auto* rows = reinterpret_cast<const float*>(a + uint64_t{steps} * step_bytes);
-    const auto* tokens = reinterpret_cast<const float*>(b + uint64_t{steps} * step_bytes);
+    const uint32_t cols = block_cols(call.cols, col), steps = steps_of(cols);
+    const float *rows = scales_of(a, steps), *tokens = scales_of(b, steps);
     for (uint32_t quarter = 0; quarter < 4; ++quarter) {  // so that each has one side of the one before
       const uint32_t row = quarter / 2, token = (quarter + 1) / 2 % 2;
       multiply_quarter(a + row * 2 * piece_bytes, b + token * 2 * piece_bytes, steps, sums);

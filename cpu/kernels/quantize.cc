@@ -1,12 +1,11 @@
 #include "cpu/kernels/declare.h"
 #include "cpu/kernels/dense.h"
+#include "cpu/kernels/scaling.h"
 #include "cpu/kernels/vector.h"
 
 namespace sluice::cpu::SLUICE_ISA {
 namespace {
 
-// Below this 127 / max might be infinite; such a block counts as zero.
-constexpr float smallest_max = 0x1p-119f;
 constexpr uint32_t block = 32;
 
 // Where the parts of a block go.
@@ -25,7 +24,7 @@ struct Out {
 
 // x * factor to the nearest integer, ties to even: adding 1.5 * 2^23 leaves it in the low bits.
 [[gnu::always_inline]] inline IVec round_to_int(const Vec& x, float factor) {
-  return as<int32_t>(bits(x * factor + 0x1.8p23f)) - 0x4b400000;
+  return as<int32_t>(bits(x * factor + nearest_magic)) - 0x4b400000;
 }
 
 [[gnu::always_inline]] inline void store_bytes(int8_t* q, const IVec& v) {
@@ -39,22 +38,18 @@ struct Out {
 // A block that holds an infinity or a NaN becomes zeros with the scale NaN, so that it is noticed.
 [[gnu::always_inline]] inline void quantize_block(const float* x, const Out& out) {
   const Vec a = load(x), b = load(x + lanes);
-  const uint32_t largest_bits = largest_magnitude(a, b);
-  const auto largest = __builtin_bit_cast(float, largest_bits);
-  const bool finite = largest_bits < 0x7f800000;
-  if (!finite || largest < smallest_max) {
+  const Scaling s = scaling_of(largest_magnitude(a, b));
+  *out.scale = s.scale;
+  if (s.factor == 0.0f) {
     std::memset(out.q, 0, block);
     std::memset(out.sums, 0, 2 * sizeof(int16_t));
     *out.total = 0.0f;
-    *out.scale = finite ? 0.0f : __builtin_nanf("");
     return;
   }
-  const float factor = 127.0f / largest;
-  const IVec q0 = round_to_int(a, factor), q1 = round_to_int(b, factor);
+  const IVec q0 = round_to_int(a, s.factor), q1 = round_to_int(b, s.factor);
   store_bytes(out.q, q0);
   store_bytes(out.q + lanes, q1);
   const int32_t sum0 = fold_all(q0, Add()), sum1 = fold_all(q1, Add());
-  *out.scale = largest / 127.0f;
   out.sums[0] = static_cast<int16_t>(sum0);
   out.sums[1] = static_cast<int16_t>(sum1);
   *out.total = static_cast<float>(sum0 + sum1);

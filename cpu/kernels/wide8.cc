@@ -1,24 +1,20 @@
 // Products of 8-bit integers in blocks of 256 columns (ActFormat::wide8; cpu/dense_product.h puts them together).
 //
-// A block holds an infinity or a NaN: it becomes zeros with the scale NaN, so that it is noticed. Integers, their sums
-// and the order of what is rounded are the same on all instruction sets, and so are the bits.
+// Integers, their sums and the order of what is rounded are the same on all instruction sets, and so are the bits.
 //
 // Weights are quantized a second time, by at most a 254th of the largest in their block; of Q4_K and Q6_K, for which
 // this is used, of the largest that their scales allow. Of Q4_K all sixteen values that a sub-block may have are
 // quantized, and its weights looked up.
+#include "cpu/kernels/wide8.h"
+
 #include "cpu/kernels/declare.h"
 #include "cpu/kernels/dense.h"
 #include "cpu/kernels/dequant.h"
+#include "cpu/kernels/scaling.h"
 #include "cpu/kernels/simd.h"
 
 namespace sluice::cpu::SLUICE_ISA {
 namespace {
-
-constexpr uint32_t piece_rows = 16, piece_bytes = piece_rows * wide_step;
-constexpr uint32_t step_bytes = act_group * wide_step;
-
-// Below this 127 / max might be infinite; such a block counts as zero.
-constexpr float smallest_max = 0x1p-119f;
 
 [[gnu::always_inline]] inline I magnitude(F x) { return (I)x & 0x7fffffff; }
 [[gnu::always_inline]] inline I larger(I a, I b) { return a > b ? a : b; }
@@ -30,20 +26,7 @@ constexpr float smallest_max = 0x1p-119f;
   return static_cast<uint32_t>(most);
 }
 
-// How a block is quantized whose largest magnitude has these bits, in whose order infinity and NaN come last.
-struct Scaling {
-  float factor, scale;  // factor 0: all become zeros
-};
-[[gnu::always_inline]] inline Scaling scaling_of(uint32_t largest_bits) {
-  if (largest_bits >= 0x7f800000) return {0.0f, __builtin_nanf("")};
-  const auto most = __builtin_bit_cast(float, largest_bits);
-  if (most < smallest_max) return {0.0f, 0.0f};
-  return {127.0f / most, most / 127.0f};
-}
-
-constexpr float nearest_magic = 0x1.8p23f;
-
-// As the nearest integers, ties to even: adding 1.5 * 2^23 leaves them in the low bits.
+// As the nearest integers.
 [[gnu::always_inline]] inline void store_nearest(void* p, F x) { store_low_bytes(p, (I)(x + nearest_magic)); }
 
 // A block of one row as integers, filled up with zeros.
@@ -81,8 +64,8 @@ void turn_strip(const Row* rows, uint32_t steps, std::byte* strip) {
 
 // A block of a group whose first n tokens are there, `stride` floats apart.
 void pack_block(const float* x, uint64_t stride, uint32_t n, uint32_t cols, std::byte* out) {
-  const uint32_t steps = (cols + wide_step - 1) / wide_step;
-  auto* scales = reinterpret_cast<float*>(out + uint64_t{steps} * step_bytes);
+  const uint32_t steps = steps_of(cols);
+  float* scales = scales_of(out, steps);
   Row rows[piece_rows];
   for (uint32_t first = 0; first < act_group; first += piece_rows) {
     for (uint32_t r = 0; r < piece_rows; ++r) {
@@ -104,8 +87,7 @@ struct Place {
 };
 
 [[gnu::always_inline]] inline Place place_of(std::byte* block, uint32_t steps, uint32_t row) {
-  return {block + row / piece_rows * piece_bytes + row % piece_rows * wide_step,
-          reinterpret_cast<float*>(block + uint64_t{steps} * step_bytes) + row};
+  return {block + row / piece_rows * piece_bytes + row % piece_rows * wide_step, scales_of(block, steps) + row};
 }
 
 // The sixteen values of a sub-block of Q4_K, and 64 weights: the low nibbles of 32 bytes by the one table, the high
@@ -303,7 +285,7 @@ void pack_wide8(const QuantizeCall& call, Share share) {
   const Range range = range_of(n_groups * n_blocks, share);
   for (uint32_t i = range.begin; i < range.end; ++i) {
     const uint32_t group = i / n_blocks, token = group * act_group, col = i % n_blocks * wide_block;
-    const uint32_t cols = call.cols - col < wide_block ? call.cols - col : wide_block;
+    const uint32_t cols = block_cols(call.cols, col);
     pack_block(call.x + uint64_t{token} * call.cols + col, call.cols, call.n_rows - token, cols,
                call.out + group * group_bytes(ActFormat::wide8, call.cols) + group_bytes(ActFormat::wide8, col));
   }
@@ -316,8 +298,8 @@ void wide8_panel(const WeightPanel& p) {
     std::byte* block = p.out + r / act_group * group;
     const std::byte* from = p.from + r * p.row_bytes;
     for (uint32_t col = 0; col < p.cols; col += wide_block) {
-      const uint32_t cols = p.cols - col < wide_block ? p.cols - col : wide_block;
-      const Place place = place_of(block, (cols + wide_step - 1) / wide_step, r % act_group);
+      const uint32_t cols = block_cols(p.cols, col);
+      const Place place = place_of(block, steps_of(cols), r % act_group);
       row_to_wide8(p.dtype, from + weight_bytes(p.dtype, col), cols, place);
       block += wide_block_bytes(cols);
     }
@@ -328,11 +310,10 @@ void multiply_wide8(const TileCall& call) {
   alignas(64) Sums sums[act_group];
   const std::byte *a = call.a, *b = call.b;
   for (uint32_t col = 0; col < call.cols; col += wide_block) {
-    const uint32_t cols = call.cols - col < wide_block ? call.cols - col : wide_block;
-    const uint32_t steps = (cols + wide_step - 1) / wide_step;
+    const uint32_t cols = block_cols(call.cols, col);
+    const uint32_t steps = steps_of(cols);
     multiply_block(a, b, steps, sums);
-    const auto* rows = reinterpret_cast<const float*>(a + uint64_t{steps} * step_bytes);
-    const auto* tokens = reinterpret_cast<const float*>(b + uint64_t{steps} * step_bytes);
+    const float *rows = scales_of(a, steps), *tokens = scales_of(b, steps);
     for (uint32_t r = 0; r < act_group; ++r)
       for (uint32_t t = 0; t < act_group; t += lanes) {
         float* c = call.c + uint64_t{r} * act_group + t;

@@ -1,5 +1,7 @@
 #include "offload/plan/weight_stream.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace sluice::plan {
@@ -102,23 +104,20 @@ Status WeightStream::begin_pass(bool prompt, bool large) {
 void WeightStream::lend() {
   if (!lent_is_here_) return;
   for (const uint32_t index : lent_) {
-    set_returns(index, false);
+    returns_[index] = false;
     drop(index, lent_tier_);
   }
   lent_is_here_ = false;
 }
 
-void WeightStream::set_returns(uint32_t index, bool returns) {
-  if (returns_[index] == returns) return;
-  returns_[index] = returns;
-  n_returning_ += returns ? 1 : -1;
+bool WeightStream::awaits() const {
+  return std::any_of(lent_.begin(), lent_.end(), [this](uint32_t index) { return returns_[index]; });
 }
 
 // A pass need not use all that came back in the one before. What has come without a failure is waited for no more.
 void WeightStream::note_returned() {
-  if (n_returning_ == 0) return;
   for (const uint32_t index : lent_)
-    if (returns_[index] && pins_[index].ready().done() && pins_[index].ready().status().ok()) set_returns(index, false);
+    if (returns_[index] && pins_[index].ready().done() && pins_[index].ready().status().ok()) returns_[index] = false;
 }
 
 // In the order of use, so that the pass may begin with the first ones.
@@ -127,7 +126,7 @@ Status WeightStream::take_back() {
   for (const uint32_t index : lent_) {
     SLUICE_RETURN_IF_ERROR(fetch_in_time(index, lent_tier_));
     SLUICE_ASSIGN_OR_RETURN(pins_[index], tiers_.pin(blocks_[index], lent_tier_));
-    set_returns(index, true);
+    returns_[index] = true;
   }
   return {};
 }
@@ -172,7 +171,7 @@ Result<const std::byte*> WeightStream::use(const Tile& tile, Queue& queue) {
     queue.wait(pins_[index].ready());
   } else if (returns_[index]) {
     queue.wait(pins_[index].ready());
-    set_returns(index, false);
+    returns_[index] = false;
   }
   return pins_[index].data() + tile.offset;
 }

@@ -76,7 +76,7 @@ class WeightStream {
   // In this pass what was lent comes back, perhaps to another place.
   bool takes_back() const { return takes_back_; }
   // Some of it may not be there yet: use() waits for it.
-  bool awaits() const { return n_returning_ > 0; }
+  bool awaits() const;
   // A vector, or a tile that stays; null if it does not stay.
   const std::byte* resident(const Tile& tile) const;
   BlockId block(uint32_t index) const { return blocks_[index]; }
@@ -92,7 +92,6 @@ class WeightStream {
   const std::vector<uint32_t>& order() const { return cycle(prompt_, large_).order; }
   Status take_back();
   void note_returned();
-  void set_returns(uint32_t index, bool returns);
   void lend();
   void drop_streamed();
   void drop(uint32_t index, TierId tier);
@@ -108,8 +107,7 @@ class WeightStream {
   std::vector<uint32_t> lent_;           // blocks
   bool prompt_ = false, large_ = false;  // the kind of the current pass
   bool lent_is_here_ = false, takes_back_ = false;
-  std::vector<bool> returns_;  // by block: on its way back, in this pass or one before, and not waited for so far
-  uint32_t n_returning_ = 0;
+  std::vector<bool> returns_;        // by block: on its way back, in this pass or one before, and not waited for so far
   std::vector<tier::Pin> pins_;      // by block: what stays, and what is in use
   std::vector<uint32_t> uses_left_;  // by block, of this pass
   // Counts of blocks since the cycle began or started over; modulo its size they are positions in order().

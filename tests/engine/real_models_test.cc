@@ -167,7 +167,7 @@ TEST_CASE("real models' fast path is no further from exact than llama.cpp's") {
   });
 }
 
-// Each other way to multiply prompts that there is here.
+// Each other way to multiply prompts that there is here. Blocks of 256 flip what llama.cpp's, as coarse, may flip.
 void check_prompts(Prompts prompts, const std::string& name) {
   with_models([&](const RealModel& model, const std::string& path) {
     EngineOptions options = options_of(path, 2 * GiB);
@@ -185,7 +185,8 @@ void check_prompts(Prompts prompts, const std::string& name) {
     MESSAGE(model.name, " ", name, ": ", d.positions, " positions, ", d.flips, " flips up to margin ",
             d.largest_flipped_margin, ", median ", d.median, ", p99 ", d.p99);
     CHECK(d.flips <= model.flips * peer.at("flips").get<double>());
-    CHECK(d.largest_flipped_margin <= std::max(0.6, 1.1 * peer.at("largest_flipped_margin").get<double>()));
+    const double peers_margin = 1.1 * peer.at("largest_flipped_margin").get<double>();
+    CHECK(d.largest_flipped_margin <= (prompts == Prompts::wide8 ? std::max(0.6, peers_margin) : 0.6));
     CHECK(d.median <= 1.1 * peer.at("median_dlogprob").get<double>());
     CHECK(d.p99 <= 1.1 * peer.at("p99_dlogprob").get<double>());
 
